@@ -1,0 +1,333 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// Defaults of Config.
+const (
+	DefaultInFlight      = 1000
+	DefaultInFlightBytes = 16 << 20
+	DefaultDrainLimit    = 10 * time.Second
+	// maxSpan bounds how far the newest record in flight is ahead of the
+	// oldest unsettled one, counted in records.
+	maxSpan = 8192
+	// maxCall is how many records go to a stage in one call.
+	maxCall = 256
+	// urgeBytes of failure entries ask for a commit at once.
+	urgeBytes = 64 << 10
+	// stallLimit is how long a full lane may hold up the poller before its
+	// partition is paused. A pause throws fetched records away, so a lane
+	// that is only busy must not cause one.
+	stallLimit = 100 * time.Millisecond
+	// maxInput is the largest value that a failure entry keeps.
+	maxInput = 1 << 20
+)
+
+// Config describes a flow. The zero value of a field is its default.
+type Config struct {
+	// Flow is {project}/{name}; UID, Revision and Generation go into failure
+	// entries.
+	Flow       string
+	UID        uint64
+	Revision   uint32
+	Generation uint32
+	Order      Order
+	// InFlight is the most unsettled records of a lane, InFlightBytes their
+	// bytes. A larger record travels alone.
+	InFlight      int
+	InFlightBytes int
+	// DrainLimit is how long a soft stop waits for what is under way.
+	DrainLimit time.Duration
+	// Delivery describes the delivery.
+	Delivery StageInfo
+	// Urge asks the owner to collect progress soon; it must not block.
+	Urge func()
+	// Pause tells the owner that the flow cannot go on, once; it must not
+	// block. The lane concerned has stopped.
+	Pause func(reason string)
+	// Now is the clock, Rand a source of numbers in [0, 1); nil: the system's.
+	Now    func() time.Time
+	Rand   func() float64
+	Logger *slog.Logger
+}
+
+func (c *Config) defaults() {
+	if c.InFlight <= 0 {
+		c.InFlight = DefaultInFlight
+	}
+	if c.InFlightBytes <= 0 {
+		c.InFlightBytes = DefaultInFlightBytes
+	}
+	if c.DrainLimit <= 0 {
+		c.DrainLimit = DefaultDrainLimit
+	}
+	if c.Urge == nil {
+		c.Urge = func() {}
+	}
+	if c.Pause == nil {
+		c.Pause = func(string) {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = defaultRand
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Flow runs the lanes of one flow on this node.
+type Flow struct {
+	cfg      Config
+	src      Source
+	delivery Delivery
+	set      atomic.Pointer[Set]
+	stats    Stats
+
+	mu      sync.Mutex
+	lanes   map[record.Partition]*lane // guarded by mu
+	ctx     context.Context            // guarded by mu; the soft context while Run runs
+	paused  string                     // guarded by mu; the reason given to Config.Pause
+	stopped bool                       // guarded by mu
+	wg      sync.WaitGroup             // lanes
+}
+
+// New makes a flow. Run runs it. It closes neither source nor stages nor
+// delivery: their owner does, after Run has returned.
+func New(cfg Config, src Source, set Set, delivery Delivery) *Flow {
+	cfg.defaults()
+	f := &Flow{cfg: cfg, src: src, delivery: delivery, lanes: map[record.Partition]*lane{}}
+	f.stats.Stages = make([]StageStats, len(set.Stages)+1)
+	f.set.Store(&set)
+	return f
+}
+
+// Stats are the flow's counters.
+func (f *Flow) Stats() *Stats { return &f.stats }
+
+// Run polls the source and feeds the lanes until ctx ends or the source has
+// ended. Then it stops softly: nothing new is started, what is under way may
+// end within the drain limit. What was not settled by then is not lost: a next
+// owner reads it again. Progress made until Run returns is still to be
+// collected.
+func (f *Flow) Run(ctx context.Context) error {
+	soft, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.mu.Lock()
+	f.ctx = soft
+	for _, l := range f.lanes {
+		f.start(l)
+	}
+	f.mu.Unlock()
+
+	err := f.poll(soft)
+	ended := errors.Is(err, io.EOF)
+	if ended {
+		for _, l := range f.snapshot() {
+			l.finish()
+		}
+		f.wg.Wait() // a lane ends when it has settled everything, or with soft
+		err = nil
+	}
+	cancel()
+	f.wg.Wait()
+	f.drain()
+	f.mu.Lock()
+	f.stopped = true
+	f.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if e := record.AsError(err); e != nil {
+		f.pause(e.Error())
+	}
+	return err
+}
+
+func (f *Flow) poll(ctx context.Context) error {
+	for {
+		b, err := f.src.Poll(ctx)
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		l := f.lanes[b.Partition]
+		f.mu.Unlock()
+		if l != nil {
+			l.offer(ctx, b)
+		}
+	}
+}
+
+// drain waits for outstanding deliveries, at most the drain limit.
+func (f *Flow) drain() {
+	limit := time.NewTimer(f.cfg.DrainLimit)
+	defer limit.Stop()
+	for _, l := range f.snapshot() {
+		select {
+		case <-l.idle():
+		case <-limit.C:
+			f.cfg.Logger.Warn("drain limit reached; unsettled records will be read again", "flow", f.cfg.Flow)
+			return
+		}
+	}
+}
+
+func (f *Flow) snapshot() []*lane {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ls := make([]*lane, 0, len(f.lanes))
+	for _, l := range f.lanes {
+		ls = append(ls, l)
+	}
+	slices.SortFunc(ls, func(a, b *lane) int { return int(a.cfg.Ownership.Part) - int(b.cfg.Ownership.Part) })
+	return ls
+}
+
+// Open starts the lane of a partition. A partition that is open already is an
+// error.
+func (f *Flow) Open(cfg LaneConfig) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped || f.lanes[cfg.Partition] != nil {
+		return fmt.Errorf("open lane %s/%d of flow %s: open already, or the flow has stopped", cfg.Partition.Topic, cfg.Partition.Num, f.cfg.Flow)
+	}
+	l := newLane(f, cfg)
+	f.lanes[cfg.Partition] = l
+	if f.ctx != nil {
+		f.start(l)
+	}
+	return nil
+}
+
+// start runs a lane; f.mu is held.
+func (f *Flow) start(l *lane) {
+	f.src.Assign(l.cfg.Partition, l.cfg.Low)
+	f.wg.Go(func() { l.run(f.ctx) })
+}
+
+// forget removes a fenced lane; its partition may be opened again.
+func (f *Flow) forget(l *lane) {
+	f.src.Unassign(l.cfg.Partition)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lanes[l.cfg.Partition] == l {
+		delete(f.lanes, l.cfg.Partition)
+	}
+}
+
+// callSize is how many records a lane takes in at once at most.
+func (f *Flow) callSize() int { return max(1, min(maxCall, f.cfg.InFlight/2)) }
+
+// Partitions lists the partitions with an open lane.
+func (f *Flow) Partitions() []record.Partition {
+	ls := f.snapshot()
+	ps := make([]record.Partition, len(ls))
+	for i, l := range ls {
+		ps[i] = l.cfg.Partition
+	}
+	return ps
+}
+
+// Swap lets every lane work with another set between two of its batches. The
+// set must have the same stages in the same places. The old stages may be
+// closed once Adopted reports the new generation.
+func (f *Flow) Swap(set Set) error {
+	if old := f.set.Load(); len(old.Stages) != len(set.Stages) {
+		return fmt.Errorf("swap stages of flow %s: %d stages for %d", f.cfg.Flow, len(set.Stages), len(old.Stages))
+	}
+	f.set.Store(&set)
+	for _, l := range f.snapshot() {
+		l.kick()
+	}
+	return nil
+}
+
+// Adopted reports whether every lane works with the generation or a later one.
+func (f *Flow) Adopted(generation uint32) bool {
+	for _, l := range f.snapshot() {
+		if l.generation.Load() < generation {
+			return false
+		}
+	}
+	return true
+}
+
+// pause tells the owner once.
+func (f *Flow) pause(reason string) {
+	f.mu.Lock()
+	first := f.paused == ""
+	if first {
+		f.paused = reason
+	}
+	f.mu.Unlock()
+	if first {
+		f.cfg.Pause(reason)
+	}
+}
+
+// Dirty collects the progress of lanes that have some. The caller commits it
+// and calls Ack with it; until then the lanes report no further progress.
+func (f *Flow) Dirty() []Progress {
+	var ps []Progress
+	for _, l := range f.snapshot() {
+		if p, ok := l.progress(); ok {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// Ack tells what became of progress that Dirty returned: nil when it is
+// durable; an error of class fenced stops the lane; after any other error the
+// same progress, or more, is collected again.
+func (f *Flow) Ack(p Progress, err error) { p.lane.ack(p, err) }
+
+// Idle reports whether every record that was fetched is settled.
+func (f *Flow) Idle() bool {
+	for _, l := range f.snapshot() {
+		if !l.empty() {
+			return false
+		}
+	}
+	return true
+}
+
+// Status is the state of the open lanes.
+func (f *Flow) Status() map[record.Partition]LaneStatus {
+	m := map[record.Partition]LaneStatus{}
+	for _, l := range f.snapshot() {
+		m[l.cfg.Partition] = l.status()
+	}
+	return m
+}
+
+// Problem says why records do not get through just now: the delivery's word,
+// else the source's, else that of the first lane that has one.
+func (f *Flow) Problem() string {
+	if p := f.delivery.Problem(); p != "" {
+		return p
+	}
+	if p := f.src.Problem(); p != "" {
+		return p
+	}
+	for _, l := range f.snapshot() {
+		if p := l.status().Problem; p != "" {
+			return p
+		}
+	}
+	return ""
+}

@@ -1,0 +1,236 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// shipment is what one call of Deliver is answered with.
+type shipment struct {
+	lane  *lane
+	recs  []record.Record
+	slots []uint64
+}
+
+// deliver hands records to the delivery; the slices become the shipment's. It
+// returns errHalt when the delivery has meanwhile halted the lane.
+func (l *lane) deliver(ctx context.Context, recs []record.Record, slots []uint64) error {
+	s := &shipment{lane: l, recs: recs, slots: slots}
+	if l.filed != nil {
+		s.skipFiled()
+	}
+	if len(s.recs) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	l.out += len(s.recs)
+	l.mu.Unlock()
+	start := time.Now()
+	l.flow.delivery.Deliver(ctx, s.recs, s.done)
+	l.flow.stats.Stages[len(l.set.Stages)].call(len(s.recs), time.Since(start))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.halted {
+		return errHalt
+	}
+	return nil
+}
+
+// skipFiled takes out what the failure queue owns already.
+func (s *shipment) skipFiled() {
+	l := s.lane
+	kept := 0
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range s.recs {
+		if l.filed[FiledKey{s.recs[i].Offset, s.recs[i].Path}] {
+			l.win.release(s.slots[i])
+			continue
+		}
+		s.recs[kept], s.slots[kept] = s.recs[i], s.slots[i]
+		kept++
+	}
+	if kept < len(s.recs) {
+		s.recs, s.slots = s.recs[:kept], s.slots[:kept]
+		l.settled()
+	}
+}
+
+// done is the delivery's answer for one record.
+func (s *shipment) done(i int, err error) {
+	l := s.lane
+	if err == nil {
+		l.flow.stats.Emitted.Add(1)
+	} else if !errors.Is(err, context.Canceled) {
+		l.flow.stats.Stages[len(l.flow.stats.Stages)-1].Failures.Add(1)
+		_ = l.fail(&l.flow.cfg.Delivery, &s.recs[i], s.slots[i], record.AsError(err), nil)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && !l.fenced && l.win.release(s.slots[i]) {
+		l.settled()
+	}
+	if l.out--; l.out == 0 {
+		for _, c := range l.idlers {
+			close(c)
+		}
+		l.idlers = nil
+	}
+}
+
+// settled is called with mu held after records were settled.
+func (l *lane) settled() {
+	l.dirty = true
+	if l.win.records <= l.flow.cfg.InFlight-l.flow.callSize() {
+		signal(l.wake)
+	}
+}
+
+// fail finds the owner of a record that cannot go on. It returns errHalt when
+// that is the flow itself. Any goroutine may call it.
+func (l *lane) fail(at *StageInfo, rec *record.Record, slot uint64, err *record.Error, replay *record.Replay) error {
+	switch {
+	case err.Class == record.Fenced:
+		l.fence()
+		return errHalt
+	case err.Class.PausesFlow() || at.Otherwise == ToPause:
+		l.halt("stage " + at.ID + ", record " + rec.ID() + ": " + err.Error())
+		return errHalt
+	}
+	l.flow.stats.Failed.Add(1)
+	var e *record.Entry
+	if at.Otherwise == ToQueue {
+		e = l.entry(at, rec, err, replay)
+	}
+	l.mu.Lock()
+	if l.fenced {
+		l.mu.Unlock()
+		return errHalt
+	}
+	urge := false
+	if e != nil && !l.filed[FiledKey{rec.Offset, rec.Path}] {
+		l.entries = append(l.entries, e)
+		l.entryB += entrySize(e)
+		urge = l.entryB >= urgeBytes
+	}
+	l.win.release(slot)
+	l.settled()
+	l.mu.Unlock()
+	if urge {
+		l.flow.cfg.Urge()
+	}
+	return nil
+}
+
+func (l *lane) entry(at *StageInfo, rec *record.Record, err *record.Error, replay *record.Replay) *record.Entry {
+	cfg := &l.flow.cfg
+	e := &record.Entry{
+		Flow: cfg.Flow, FlowUID: cfg.UID, Revision: cfg.Revision, Generation: cfg.Generation,
+		Stage: at.ID, Plugin: at.Plugin, Digest: at.Digest, Class: err.Class, Code: err.Code, Message: err.Message,
+		Attempts: max(rec.Attempt, 1), Time: cfg.Now().UnixMilli(), Input: *rec, Replay: replay,
+	}
+	if e.Message == "" && err.Err != nil {
+		e.Message = err.Err.Error()
+	}
+	for _, s := range l.flow.set.Load().Stages {
+		if s.ID == at.ID {
+			break
+		}
+		if s.Digest != "" {
+			e.Touched = append(e.Touched, s.Digest)
+		}
+	}
+	if len(rec.Value) > maxInput {
+		e.InputHash, e.InputOmitted, e.Input.Value = xxhash.Sum64(rec.Value), true, nil
+	}
+	return e
+}
+
+func entrySize(e *record.Entry) int { return e.Input.Size() + len(e.Message) + 256 }
+
+// halt stops the lane; what is under way may still settle. With a reason the
+// flow pauses.
+func (l *lane) halt(reason string) {
+	l.mu.Lock()
+	l.halted = true
+	l.mu.Unlock()
+	l.kick()
+	signal(l.space)
+	if reason != "" {
+		l.flow.pause(reason)
+	}
+}
+
+// fence stops the lane because the partition has another owner: everything in
+// memory is void.
+func (l *lane) fence() {
+	l.mu.Lock()
+	l.fenced = true
+	l.mu.Unlock()
+	l.halt("")
+	l.flow.forget(l)
+}
+
+// progress collects what is to be committed, unless a commit is under way.
+func (l *lane) progress() (Progress, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.dirty || l.lent || l.fenced {
+		return Progress{}, false
+	}
+	p := Progress{Partition: l.cfg.Partition, Ownership: l.cfg.Ownership, Low: l.win.ledger.Low(), Ranges: l.win.ledger.Ranges(nil),
+		Failures: l.entries, Bytes: l.entryB, Generation: l.generation.Load(), lane: l}
+	l.entries, l.entryB, l.dirty, l.lent = nil, 0, false, true
+	return p, true
+}
+
+// ack takes back what progress lent.
+func (l *lane) ack(p Progress, err error) {
+	l.mu.Lock()
+	l.lent = false
+	if err != nil {
+		l.dirty = true
+		l.entries = append(p.Failures, l.entries...)
+		l.entryB += p.Bytes
+	}
+	l.mu.Unlock()
+	if e := record.AsError(err); e != nil && e.Class == record.Fenced {
+		l.fence()
+	}
+}
+
+// idle is closed when the delivery has answered everything it was given.
+func (l *lane) idle() <-chan struct{} {
+	c := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.out == 0 {
+		close(c)
+	} else {
+		l.idlers = append(l.idlers, c)
+	}
+	return c
+}
+
+func (l *lane) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.win.records == 0 && l.waiting == 0
+}
+
+func (l *lane) setProblem(p string) {
+	l.mu.Lock()
+	l.problem = p
+	l.mu.Unlock()
+}
+
+func (l *lane) status() LaneStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return LaneStatus{Ownership: l.cfg.Ownership, Low: l.win.ledger.Low(), Next: l.win.ledger.Next(), InFlight: l.win.records, Paused: l.paused, Problem: l.problem}
+}

@@ -1,0 +1,141 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// EntryVersion is the version of an Entry's JSON form.
+const EntryVersion = 1
+
+// Entry is a record that could not go on, with what a replay needs: an element
+// of the failure queue, and a line of a failures file. One entry is filed for
+// each (flow, partition, offset, path).
+type Entry struct {
+	// Seq is the entry's number in the queue; 0 outside of one.
+	Seq uint64
+	// Flow is {project}/{name}; FlowUID and Revision say which flow of that
+	// name and which document.
+	Flow     string
+	FlowUID  uint64
+	Revision uint32
+	// Generation is the flow's reset generation.
+	Generation uint32
+	// Stage is the id of the stage or delivery that failed.
+	Stage string
+	// Plugin is name@version, empty for a built-in stage; Digest is
+	// "sha256:" and 64 hex digits.
+	Plugin, Digest string
+	// Touched are the digests of the plugins that the record passed before.
+	Touched []string
+
+	Class   Class
+	Code    uint32
+	Message string
+	// Attempts made, at least 1.
+	Attempts uint32
+	// Time at which the record was given up, Unix milliseconds.
+	Time int64
+
+	// Input is the record as the failing stage got it. Its value is nil and
+	// InputOmitted true when it is too large to keep: then the source has it.
+	Input        Record
+	InputOmitted bool
+	// InputHash is the xxh64 of the value of an omitted input.
+	InputHash uint64
+	// Replay holds the circumstances of the failing call, nil if it cannot be
+	// repeated.
+	Replay *Replay
+}
+
+// ID is the identity of the record that failed.
+func (e *Entry) ID() string { return e.Input.ID() }
+
+type entryJSON struct {
+	Version    int       `json:"failure"`
+	Seq        uint64    `json:"seq,omitempty"`
+	ID         string    `json:"id"`
+	Flow       string    `json:"flow"`
+	FlowUID    string    `json:"flow_uid,omitempty"`
+	Revision   uint32    `json:"revision,omitempty"`
+	Generation uint32    `json:"generation,omitempty"`
+	Stage      string    `json:"stage"`
+	Plugin     string    `json:"plugin,omitempty"`
+	Digest     string    `json:"digest,omitempty"`
+	Touched    []string  `json:"touched,omitempty"`
+	Class      Class     `json:"class"`
+	Code       uint32    `json:"code,omitempty"`
+	Message    string    `json:"message"`
+	Attempts   uint32    `json:"attempts"`
+	Time       int64     `json:"time"`
+	Trace      string    `json:"trace,omitempty"`
+	Path       string    `json:"path,omitempty"`
+	Input      *envelope `json:"input"`
+	Omitted    bool      `json:"input_omitted,omitempty"`
+	InputHash  string    `json:"input_hash,omitempty"`
+	Replay     *Replay   `json:"replay,omitempty"`
+}
+
+// MarshalJSON writes the versioned form that failure files and the queue's
+// export share.
+func (e *Entry) MarshalJSON() ([]byte, error) {
+	j := entryJSON{
+		Version: EntryVersion, Seq: e.Seq, ID: e.ID(), Flow: e.Flow, Revision: e.Revision, Generation: e.Generation,
+		Stage: e.Stage, Plugin: e.Plugin, Digest: e.Digest, Touched: e.Touched,
+		Class: e.Class, Code: e.Code, Message: e.Message, Attempts: e.Attempts, Time: e.Time,
+		Path: e.Input.Path.String(), Input: toEnvelope(&e.Input), Omitted: e.InputOmitted, Replay: e.Replay,
+	}
+	if e.FlowUID != 0 {
+		j.FlowUID = hex64(e.FlowUID)
+	}
+	if e.InputOmitted {
+		j.InputHash = hex64(e.InputHash)
+	}
+	if !e.Input.Trace.IsZero() {
+		j.Trace = e.Input.Trace.String()
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(j); err != nil {
+		return nil, fmt.Errorf("write failure entry of %s: %w", e.ID(), err)
+	}
+	return bytes.TrimRight(buf.Bytes(), "\n"), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (e *Entry) UnmarshalJSON(b []byte) error {
+	var j entryJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return fmt.Errorf("read failure entry: %w", err)
+	}
+	if j.Version != EntryVersion {
+		return fmt.Errorf("read failure entry: version %d; this program knows version %d", j.Version, EntryVersion)
+	}
+	if j.Input == nil {
+		return fmt.Errorf("read failure entry %s: it has no input", j.ID)
+	}
+	*e = Entry{
+		Seq: j.Seq, Flow: j.Flow, Revision: j.Revision, Generation: j.Generation, Stage: j.Stage, Plugin: j.Plugin, Digest: j.Digest,
+		Touched: j.Touched, Class: j.Class, Code: j.Code, Message: j.Message, Attempts: j.Attempts, Time: j.Time,
+		Input: j.Input.record(), InputOmitted: j.Omitted, Replay: j.Replay,
+	}
+	e.Input.Attempt = max(j.Attempts, 1)
+	var err error
+	if e.FlowUID, err = parseHex64(j.FlowUID); err != nil {
+		return fmt.Errorf("read failure entry %s: flow_uid: %w", j.ID, err)
+	}
+	if e.InputHash, err = parseHex64(j.InputHash); err != nil {
+		return fmt.Errorf("read failure entry %s: input_hash: %w", j.ID, err)
+	}
+	if e.Input.Path, err = ParsePath(j.Path); err != nil {
+		return fmt.Errorf("read failure entry %s: %w", j.ID, err)
+	}
+	if j.Trace != "" {
+		if err := e.Input.Trace.parse(j.Trace); err != nil {
+			return fmt.Errorf("read failure entry %s: trace: %w", j.ID, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+// Package record defines what flows through Millrace: records, batches, what a
+// stage answers to a batch, identities, error classes and failure entries.
+//
+// It is the vocabulary that all other packages share, and therefore depends on
+// the standard library alone, starts nothing and reads no clock. It does not
+// know where records come from, how stages run or where entries are kept.
+package record
+
+import "time"
+
+// Header is one key and value of a record's headers. Keys may repeat and their
+// order is kept. A nil Value is a null header value where the source has one.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Partition names one serial sequence of records of a source.
+type Partition struct {
+	// Topic as the source calls it; a path for files, "-" for streams.
+	Topic string
+	// Broker is set only by sources whose partitions are numbered per broker.
+	Broker string
+	Num    int32
+}
+
+// Record is one record on its way through a flow.
+//
+// The slices are read-only for everyone: a stage that changes a value makes a
+// new one. They stay valid as long as anything refers to them.
+type Record struct {
+	// Key and Value are nil when null (a nil Value is a tombstone) and
+	// non-nil, possibly empty, otherwise.
+	Key, Value []byte
+	Headers    []Header
+
+	Topic  string
+	Broker string
+	// Partition is the source's number of the partition.
+	Partition int32
+	// Offset in the partition: a broker's offset, the byte position of a
+	// line of a file, the number of a line of a stream.
+	Offset int64
+	// Timestamp in Unix milliseconds.
+	Timestamp int64
+	// Trace is the trace id; zero before the source or the lane set it.
+	Trace Trace
+	// Path tells emissions of one source record apart; empty for most.
+	Path Path
+	// Attempt counts from 1.
+	Attempt uint32
+	// Redelivered is set when the record may have been processed before.
+	Redelivered bool
+	// To is the partition a guest chose for the output, or -1: by key.
+	To int32
+}
+
+// Size is the number of bytes that the record counts for in windows: key,
+// value and headers, and a constant for the rest.
+func (r *Record) Size() int {
+	n := len(r.Key) + len(r.Value) + recordOverhead
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return n
+}
+
+// recordOverhead is about what the struct and its slice headers take.
+const recordOverhead = 160
+
+// Batch is a run of records of one partition, in order.
+type Batch struct {
+	Partition Partition
+	Records   []Record
+	// Next is the position after the batch: the offset that follows its last
+	// record, past control records and gaps. A batch without records may
+	// still move the position.
+	Next int64
+	// Now is the time at which the batch is processed, in Unix milliseconds:
+	// the only clock a stage sees. The lane sets it once for each attempt.
+	Now int64
+}
+
+// Bytes is the sum of the records' sizes.
+func (b *Batch) Bytes() int {
+	n := 0
+	for i := range b.Records {
+		n += b.Records[i].Size()
+	}
+	return n
+}
+
+// Results is what a stage answered to a batch. Every record of the batch is
+// answered by one or more Emits, or by exactly one entry of Drops or Failures.
+// The caller owns it and reuses it after Reset; the records' bytes are not
+// reused.
+type Results struct {
+	// Emits in emission order, which is the order in which they go on.
+	Emits []Emit
+	// Drops holds the indexes of records the stage dropped on purpose.
+	Drops    []int32
+	Failures []Failure
+}
+
+// Emit is one emission.
+type Emit struct {
+	// In is the index in the batch of the record that this answers.
+	In int32
+	// Output is the index into the outputs of the plugin; 0 is the default.
+	Output uint16
+	Record Record
+}
+
+// Failure tells that a record cannot go on from a stage: later (class
+// retryable) or as it is (any other class).
+type Failure struct {
+	In  int32
+	Err *Error
+	// Replay is what the stage needs to repeat the failure, nil if it cannot.
+	Replay *Replay
+}
+
+// Replay is the part of a stage's circumstances that a failed call can be
+// repeated with, beside its input, its plugin and its configuration.
+type Replay struct {
+	// BatchID as the guest saw it.
+	BatchID uint64 `json:"batch_id"`
+	// Now as the guest saw it, Unix milliseconds.
+	Now int64 `json:"now"`
+	// ImageLevel is the level of the image that the call started from.
+	ImageLevel int `json:"image_level"`
+	// ConfigHash is the xxh64 of the configuration given to stage_init.
+	ConfigHash uint64 `json:"config_hash"`
+	// Logs are the lines that the guest logged in the failed call.
+	Logs []string `json:"logs,omitempty"`
+}
+
+// Reset empties r and keeps its memory.
+func (r *Results) Reset() {
+	clear(r.Emits)
+	clear(r.Failures)
+	r.Emits, r.Drops, r.Failures = r.Emits[:0], r.Drops[:0], r.Failures[:0]
+}
+
+// Time is the record's timestamp as a time in UTC.
+func (r *Record) Time() time.Time { return time.UnixMilli(r.Timestamp).UTC() }
