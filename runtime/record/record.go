@@ -124,13 +124,13 @@ type Failure struct {
 // repeated with, beside its input, its plugin and its configuration.
 type Replay struct {
 	// BatchID as the guest saw it.
-	BatchID uint64 `json:"batch_id"`
+	BatchID uint64 `json:"batch_id,string"`
 	// Now as the guest saw it, Unix milliseconds.
 	Now int64 `json:"now"`
 	// ImageLevel is the level of the image that the call started from.
 	ImageLevel int `json:"image_level"`
 	// ConfigHash is the xxh64 of the configuration given to stage_init.
-	ConfigHash uint64 `json:"config_hash"`
+	ConfigHash uint64 `json:"config_hash,string"`
 	// Logs are the lines that the guest logged in the failed call.
 	Logs []string `json:"logs,omitempty"`
 }

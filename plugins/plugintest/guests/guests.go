@@ -1,0 +1,17 @@
+// Package guests holds the test guests as they are built from the sources
+// beside it. It is for tests: what each guest does stands in its README.
+package guests
+
+import _ "embed"
+
+// Faulty is a stage/1 guest that breaks each rule of the ABI on demand. It
+// imports stage.log and stage.count.
+//
+//go:embed faulty/faulty.wasm
+var Faulty []byte
+
+// WASI is a stage/1 guest that uses clocks, random, STDIN, STDOUT, STDERR,
+// arguments and environment, and tries to open a file.
+//
+//go:embed wasi/wasi.wasm
+var WASI []byte

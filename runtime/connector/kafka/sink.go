@@ -1,0 +1,262 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// Compression is a codec for what is sent.
+type Compression string
+
+// The codecs. The empty Compression is LZ4.
+const (
+	LZ4    Compression = "lz4"
+	Zstd   Compression = "zstd"
+	Snappy Compression = "snappy"
+	Gzip   Compression = "gzip"
+	None   Compression = "none"
+)
+
+// SinkConfig configures a Sink.
+type SinkConfig struct {
+	Config
+	// Topic to write to. Brokers that create topics on demand do so when it
+	// is missing.
+	Topic string
+	// Compression of what is sent. Default LZ4.
+	Compression Compression
+	// Linger is how long a batch that is not full waits for more records
+	// before it is sent. Default 0: it is sent at once, and batches form
+	// while earlier ones are under way.
+	Linger time.Duration
+	// MaxBatchBytes bounds a batch as it is sent, and so the largest record.
+	// Default 1,000,012, as Kafka's own.
+	MaxBatchBytes int32
+}
+
+// Validate reports every fault of the configuration.
+func (c SinkConfig) Validate() error {
+	errs := []error{c.Config.Validate()}
+	if c.Topic == "" {
+		errs = append(errs, errors.New("kafka sink: no topic"))
+	}
+	if _, err := c.Compression.codec(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c Compression) codec() (kgo.CompressionCodec, error) {
+	switch c {
+	case "", LZ4:
+		return kgo.Lz4Compression(), nil
+	case Zstd:
+		return kgo.ZstdCompression(), nil
+	case Snappy:
+		return kgo.SnappyCompression(), nil
+	case Gzip:
+		return kgo.GzipCompression(), nil
+	case None:
+		return kgo.NoCompression(), nil
+	}
+	return kgo.NoCompression(), fmt.Errorf("kafka sink: compression %q: it is one of lz4, zstd, snappy, gzip, none", string(c))
+}
+
+// Sink writes records to one topic: idempotent, acknowledged by all in-sync
+// replicas, in order per output partition. A record goes to the partition its
+// To names; without one, by its key as Kafka's own producer does (murmur2);
+// without a key to one partition until a batch is full, then to another.
+//
+// Safe for concurrent use; order holds among the records of calls that follow
+// one another.
+type Sink struct {
+	cfg    SinkConfig
+	cl     *kgo.Client
+	health *health
+	closer sync.Once
+
+	waiting  atomic.Int64 // records without an answer
+	progress atomic.Int64 // Unix nanoseconds of the last answer, or of the first record after a rest
+}
+
+// NewSink makes a sink. It connects to nothing yet.
+func NewSink(cfg SinkConfig) (*Sink, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.Config = cfg.Config.defaults()
+	if cfg.MaxBatchBytes <= 0 {
+		cfg.MaxBatchBytes = 1_000_012
+	}
+	codec, _ := cfg.Compression.codec()
+	s := &Sink{cfg: cfg, health: newHealth()}
+	cl, err := kgo.NewClient(append(cfg.options(s.health),
+		kgo.DefaultProduceTopic(cfg.Topic),
+		kgo.AllowAutoTopicCreation(),
+		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}),
+		kgo.ProducerBatchCompression(codec),
+		kgo.ProducerLinger(cfg.Linger),
+		kgo.ProducerBatchMaxBytes(cfg.MaxBatchBytes),
+		kgo.MaxBufferedRecords(math.MaxInt32), // windows bound what is under way
+		kgo.AllowIdempotentProduceCancellation(),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka sink: %w", err)
+	}
+	s.cl = cl
+	return s, nil
+}
+
+// slot is a record on its way. It is the record's context, too, so that the
+// client hands it back with the answer.
+type slot struct {
+	context.Context
+	index int
+	to    int32
+	rec   kgo.Record
+}
+
+// Deliver takes the records over and returns without waiting for the brokers.
+// done is called exactly once for each index, from any goroutine and possibly
+// before Deliver returns, in order per output partition; it must not block.
+//
+// A nil error says that the record is durable. Else it is a *record.Error
+// (class too_large, config, rejected), or one for which errors.Is(err,
+// context.Canceled) holds when ctx ended or the sink was closed before the
+// answer came: then the record may or may not have been written. While brokers
+// are away records wait without end. The slice may be reused once Deliver
+// returned; the records' bytes may not.
+func (s *Sink) Deliver(ctx context.Context, recs []record.Record, done func(i int, err error)) {
+	if len(recs) == 0 {
+		return
+	}
+	if s.waiting.Add(int64(len(recs))) == int64(len(recs)) {
+		s.progress.Store(time.Now().UnixNano())
+	}
+	answer := func(r *kgo.Record, err error) {
+		i := r.Context.(*slot).index
+		s.waiting.Add(-1)
+		if err == nil {
+			s.progress.Store(time.Now().UnixNano())
+			done(i, nil)
+			return
+		}
+		done(i, s.classify(r, err))
+	}
+	slots := make([]slot, len(recs))
+	for i := range recs {
+		r, sl := &recs[i], &slots[i]
+		sl.Context, sl.index, sl.to = ctx, i, r.To
+		sl.rec = kgo.Record{Key: r.Key, Value: r.Value, Partition: r.To, Context: sl}
+		if r.Timestamp > 0 {
+			sl.rec.Timestamp = time.UnixMilli(r.Timestamp)
+		}
+		if len(r.Headers) > 0 {
+			hs := make([]kgo.RecordHeader, len(r.Headers))
+			for j, h := range r.Headers {
+				hs[j] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
+			}
+			sl.rec.Headers = hs
+		}
+		s.cl.Produce(ctx, &sl.rec, answer)
+	}
+}
+
+// classify turns the client's error for a record into ours.
+func (s *Sink) classify(r *kgo.Record, err error) error {
+	switch {
+	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kgo.ErrAborting):
+		return fmt.Errorf("produce to %s: %w", s.cfg.Topic, context.Canceled)
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("produce to %s: %w", s.cfg.Topic, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return record.Errorf(record.Timeout, "produce to %s: %w", s.cfg.Topic, err)
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return record.Errorf(record.TooLarge, "produce to %s: a record of %d bytes is more than the topic takes: %w", s.cfg.Topic, len(r.Key)+len(r.Value), err)
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		return record.Errorf(record.Config, "topic %q does not exist at %s: make it, or correct the flow's push", s.cfg.Topic, strings.Join(s.cfg.Brokers, ", "))
+	case isForbidden(err):
+		return forbidden(fmt.Sprintf("write to topic %q", s.cfg.Topic), err)
+	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.PolicyViolation):
+		return record.Errorf(record.Rejected, "produce to %s: %w", s.cfg.Topic, err)
+	case kerr.IsRetriable(err), isTransport(err):
+		return record.Errorf(record.Retryable, "produce to %s: %w", s.cfg.Topic, err)
+	}
+	if ke, ok := errors.AsType[*kerr.Error](err); ok {
+		return record.Errorf(record.Config, "produce to %s: %w", s.cfg.Topic, ke)
+	}
+	if to := r.Context.(*slot).to; to >= 0 {
+		return record.Errorf(record.Rejected, "produce to partition %d of %s: %w", to, s.cfg.Topic, err)
+	}
+	return record.Errorf(record.Internal, "produce to %s: %w", s.cfg.Topic, err)
+}
+
+// isTransport reports whether err comes from the connection.
+func isTransport(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+// silence is how long records may be without an answer before that is a
+// problem by itself.
+const silence = 5 * time.Second
+
+// Problem says why deliveries do not get through just now, or is empty.
+func (s *Sink) Problem() string {
+	if s.waiting.Load() == 0 {
+		return ""
+	}
+	if p := s.health.problem(); p != "" {
+		return p
+	}
+	if since := time.Since(time.Unix(0, s.progress.Load())); since > silence {
+		return fmt.Sprintf("no answer from %s for %s", strings.Join(s.cfg.Brokers, ", "), since.Round(time.Second))
+	}
+	return ""
+}
+
+// Close abandons what is under way and ends the sink. It may be called twice.
+func (s *Sink) Close() error {
+	s.closer.Do(s.cl.Close)
+	return nil
+}
+
+// partitioner sends records where they are addressed to, and the others where
+// the partitioner by keys does.
+type partitioner struct{ byKey kgo.Partitioner }
+
+func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
+	byKey := p.byKey.ForTopic(topic)
+	return topicPartitioner{byKey, byKey.(kgo.TopicPartitionerOnNewBatch)}
+}
+
+type topicPartitioner struct {
+	kgo.TopicPartitioner
+	kgo.TopicPartitionerOnNewBatch
+}
+
+func (p topicPartitioner) RequiresConsistency(r *kgo.Record) bool {
+	return r.Partition >= 0 || p.TopicPartitioner.RequiresConsistency(r)
+}
+
+func (p topicPartitioner) Partition(r *kgo.Record, n int) int {
+	if r.Partition >= 0 {
+		return int(r.Partition)
+	}
+	return p.TopicPartitioner.Partition(r, n)
+}
