@@ -481,6 +481,12 @@ func orderCode(op string, l, r code) code {
 			if v, ok := e.doc.Int(n); ok {
 				return holds(compareInt(v, i)), nil
 			}
+			if e.doc.Kind(n) == jsondoc.Number {
+				if f, ok := e.doc.Float(n); ok {
+					c, ok := compareIntFloat(i, f)
+					return ok && holds(-c), nil
+				}
+			}
 			v, err := e.value(n)
 			if err != nil {
 				return nil, err

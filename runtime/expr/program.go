@@ -232,18 +232,21 @@ func syntaxError(src string, err error) error {
 	if !ok {
 		return &Error{Source: src, Message: err.Error()}
 	}
-	length := fe.To - fe.From
+	length, from := fe.To-fe.From, fe.From
 	msg, help := fe.Message, ""
 	switch {
 	case strings.HasPrefix(msg, "unexpected token "):
 		msg = unexpected(strings.TrimPrefix(msg, "unexpected token "))
+		if strings.Contains(fe.Message, "token EOF") {
+			from, length = len([]rune(src)), 1
+		}
 	case strings.Contains(msg, "exceeds maximum allowed nodes"):
 		msg, help = fmt.Sprintf("more than %d operations", maxNodes), "do this in a plugin"
 	case strings.HasPrefix(msg, "cannot use pointer accessor outside predicate"):
 		msg = "a field that begins with a dot only stands inside all, any, filter, map and their like"
 	}
 	rs := []rune(src)
-	if at := fe.From; at < len(rs) {
+	if at := from; at < len(rs) {
 		switch {
 		case rs[at] == '=' && (at+1 >= len(rs) || rs[at+1] != '=') && (at == 0 || !strings.ContainsRune("=!<>", rs[at-1])):
 			msg, help, length = "a single = has no meaning here", "write == to compare", 1
@@ -253,13 +256,13 @@ func syntaxError(src string, err error) error {
 			help = "a text ends with the quote that it begins with"
 		}
 	}
-	return &Error{Source: src, Offset: min(fe.From, len(rs)), Length: max(length, 1), Message: msg, Help: help}
+	return &Error{Source: src, Offset: min(from, len(rs)), Length: max(length, 1), Message: msg, Help: help}
 }
 
 // unexpected turns the parser's `Kind("text")` into a sentence.
 func unexpected(token string) string {
 	if token == "EOF" {
-		return "the expression ends where a value should be"
+		return "the expression ends too early"
 	}
 	if i := strings.IndexByte(token, '('); i >= 0 && strings.HasSuffix(token, ")") {
 		return strings.Trim(token[i+1:len(token)-1], `"`) + " does not belong here"
@@ -275,35 +278,35 @@ func typeError(src string, err error) error {
 	msg := strings.TrimPrefix(fe.Message, "invalid operation: ")
 	if op, rest, ok := strings.Cut(msg, " (mismatched types "); ok {
 		if l, r, ok := strings.Cut(strings.TrimSuffix(rest, ")"), " and "); ok {
-			msg = fmt.Sprintf("%s does not go between a %s and a %s", op, typeName(l), typeName(r))
+			msg = fmt.Sprintf("%s does not go between %s and %s", op, typeName(l), typeName(r))
 		}
+	} else if rest, ok := strings.CutPrefix(msg, "error parsing regexp: "); ok {
+		msg = "the pattern is wrong: " + rest
 	} else if op, rest, ok := strings.Cut(msg, " (mismatched type "); ok {
-		msg = fmt.Sprintf("%s does not go with a %s", op, typeName(strings.TrimSuffix(rest, ")")))
+		msg = fmt.Sprintf("%s does not go with %s", op, typeName(strings.TrimSuffix(rest, ")")))
 	}
 	return &Error{Source: src, Offset: fe.From, Length: max(fe.To-fe.From, 1), Message: msg}
 }
 
 // typeName is how we call a Go type of the checker's.
 func typeName(t string) string {
-	switch t {
-	case "int", "int64", "float64":
-		return "number"
-	case "[]interface {}", "[]any", "array":
-		return "list"
-	case "map[string]interface {}", "map[string]any", "map[string]string", "map":
-		return "map"
-	case "time.Time":
-		return "time"
-	case "time.Duration":
-		return "duration"
+	switch {
+	case t == "int" || t == "int64" || t == "float64":
+		return "a number"
+	case t == "time.Time":
+		return "a time"
+	case t == "time.Duration":
+		return "a duration"
+	case t == "array" || strings.HasPrefix(t, "[]"):
+		return "a list"
+	case strings.HasPrefix(t, "map"):
+		return "a map"
+	case t == "nil" || t == "<nil>":
+		return "nil"
+	case t == "bool" || t == "string":
+		return "a " + t
 	}
-	if strings.HasPrefix(t, "map") {
-		return "map"
-	}
-	if strings.HasPrefix(t, "[]") {
-		return "list"
-	}
-	return t
+	return "an unknown value"
 }
 
 // resultType is the type that a node's value has when it does not fail: bool,
@@ -371,7 +374,7 @@ func resultType(n ast.Node) string {
 	case reflect.Map:
 		return "map"
 	case reflect.Struct:
-		return typeName(t.String())
+		return strings.ToLower(t.Name())
 	}
 	return ""
 }

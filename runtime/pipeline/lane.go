@@ -45,7 +45,7 @@ type lane struct {
 	dirty   bool            // guarded by mu
 	lent    bool            // guarded by mu; progress is being committed
 	entries []*record.Entry // guarded by mu; filed, not yet collected
-	entryB  int             // guarded by mu
+	entryB  int             // guarded by mu; their bytes, with those being committed
 	problem string          // guarded by mu
 	repeat  int             // guarded by mu; records still to be marked as redelivered
 	out     int             // guarded by mu; handed to the delivery, unanswered
@@ -262,6 +262,9 @@ func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) 
 	cfg := &l.flow.cfg
 	left := l.batch.Records[l.at:]
 	n := min(len(left), l.flow.callSize())
+	if l.entryB >= cfg.InFlightBytes { // failures wait for a commit
+		return nil, nil, false, false
+	}
 	if l.win.records+n > cfg.InFlight || l.win.ledger.InFlight()+n > max(maxSpan, 2*cfg.InFlight) {
 		return nil, nil, false, false
 	}

@@ -185,7 +185,7 @@ func (l *lane) progress() (Progress, bool) {
 	}
 	p := Progress{Partition: l.cfg.Partition, Ownership: l.cfg.Ownership, Low: l.win.ledger.Low(), Ranges: l.win.ledger.Ranges(nil),
 		Failures: l.entries, Bytes: l.entryB, Generation: l.generation.Load(), lane: l}
-	l.entries, l.entryB, l.dirty, l.lent = nil, 0, false, true
+	l.entries, l.dirty, l.lent = nil, false, true
 	return p, true
 }
 
@@ -196,9 +196,11 @@ func (l *lane) ack(p Progress, err error) {
 	if err != nil {
 		l.dirty = true
 		l.entries = append(p.Failures, l.entries...)
-		l.entryB += p.Bytes
+	} else {
+		l.entryB -= p.Bytes
 	}
 	l.mu.Unlock()
+	l.kick()
 	if e := record.AsError(err); e != nil && e.Class == record.Fenced {
 		l.fence()
 	}

@@ -13,10 +13,10 @@ import (
 // health keeps what went wrong last with each broker, from the client's hooks.
 type health struct {
 	mu   sync.Mutex
-	last map[int32]failure // by broker; guarded by mu
+	last map[int32]setback // by broker; guarded by mu
 }
 
-type failure struct {
+type setback struct {
 	err  error
 	when time.Time
 }
@@ -25,7 +25,7 @@ type failure struct {
 // than the client's longest wait between two attempts and a dial's timeout.
 const failureLasts = 20 * time.Second
 
-func newHealth() *health { return &health{last: map[int32]failure{}} }
+func newHealth() *health { return &health{last: map[int32]setback{}} }
 
 var (
 	_ kgo.HookBrokerConnect = (*health)(nil)
@@ -37,7 +37,7 @@ func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
-		h.last[meta.NodeID] = failure{err, time.Now()}
+		h.last[meta.NodeID] = setback{err, time.Now()}
 		return
 	}
 	h.well(meta.NodeID)
@@ -71,7 +71,7 @@ func (h *health) well(node int32) {
 func (h *health) problem() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var worst failure
+	var worst setback
 	for _, f := range h.last {
 		if time.Since(f.when) < failureLasts && f.when.After(worst.when) {
 			worst = f

@@ -66,9 +66,9 @@ func (s *Source) drop(p record.Partition) {
 	}
 }
 
-// Pause holds p back until Resume. What was fetched already is kept, up to
-// the partition's share of HoldBytes; beyond that the broker is asked to send
-// no more of it, and what the client then has buffered is fetched again later.
+// Pause holds p back until Resume. What was fetched already is kept. Once
+// HoldBytes are, the client is asked to fetch no more of the paused partitions:
+// it then throws away what it has buffered of them and fetches it again later.
 func (s *Source) Pause(p record.Partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +246,10 @@ func (s *Source) plan() orders {
 		o.resume = appendPart(o.resume, p)
 	}
 	s.remove = nil
-	share := max(s.cfg.HoldBytes/max(len(s.parts), 1), 128<<10)
+	held := 0
+	for _, pt := range s.parts {
+		held += pt.bytes
+	}
 	for p, pt := range s.parts {
 		if !pt.told {
 			pt.told = true
@@ -259,10 +262,10 @@ func (s *Source) plan() orders {
 			o.add[p.Topic][p.Num] = kgo.NewOffset().At(pt.fetchFrom())
 		}
 		switch {
-		case pt.paused && !pt.stopped && pt.bytes >= share:
+		case pt.paused && !pt.stopped && held >= s.cfg.HoldBytes && pt.bytes > 0:
 			pt.stopped = true
 			o.stop = appendPart(o.stop, p)
-		case pt.stopped && pt.bytes < share/2:
+		case pt.stopped && (held < s.cfg.HoldBytes/2 || pt.bytes == 0 && !pt.paused):
 			pt.stopped = false
 			o.resume = appendPart(o.resume, p)
 		}

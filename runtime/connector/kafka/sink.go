@@ -177,13 +177,10 @@ func (s *Sink) Deliver(ctx context.Context, recs []record.Record, done func(i in
 
 // classify turns the client's error for a record into ours.
 func (s *Sink) classify(r *kgo.Record, err error) error {
+	sent := r.Context.(*slot)
 	switch {
-	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kgo.ErrAborting):
+	case sent.Err() != nil, errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kgo.ErrAborting):
 		return fmt.Errorf("produce to %s: %w", s.cfg.Topic, context.Canceled)
-	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("produce to %s: %w", s.cfg.Topic, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return record.Errorf(record.Timeout, "produce to %s: %w", s.cfg.Topic, err)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return record.Errorf(record.TooLarge, "produce to %s: a record of %d bytes is more than the topic takes: %w", s.cfg.Topic, len(r.Key)+len(r.Value), err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
@@ -198,8 +195,8 @@ func (s *Sink) classify(r *kgo.Record, err error) error {
 	if ke, ok := errors.AsType[*kerr.Error](err); ok {
 		return record.Errorf(record.Config, "produce to %s: %w", s.cfg.Topic, ke)
 	}
-	if to := r.Context.(*slot).to; to >= 0 {
-		return record.Errorf(record.Rejected, "produce to partition %d of %s: %w", to, s.cfg.Topic, err)
+	if sent.to >= 0 {
+		return record.Errorf(record.Rejected, "produce to partition %d of %s: %w", sent.to, s.cfg.Topic, err)
 	}
 	return record.Errorf(record.Internal, "produce to %s: %w", s.cfg.Topic, err)
 }

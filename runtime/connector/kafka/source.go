@@ -28,15 +28,17 @@ type SourceConfig struct {
 	// FetchMaxBytes bounds what one broker sends at once, before it is
 	// decompressed. Default 8 MiB.
 	FetchMaxBytes int32
-	// FetchMaxPartitionBytes bounds the same of one partition. Default 1 MiB.
+	// FetchMaxPartitionBytes bounds the same of one partition; a larger batch
+	// comes alone. Default 256 KiB: with windows of a thousand records, more
+	// is fetched faster than it is taken, and then dropped and fetched again.
 	FetchMaxPartitionBytes int32
 	// FetchMaxWait is how long a broker holds a request when there is
 	// nothing to send. A newly assigned partition may wait as long. Default
 	// 250 ms.
 	FetchMaxWait time.Duration
-	// HoldBytes bounds what is kept of paused partitions while others are
-	// read, before the broker is asked to send no more of them. It is
-	// shared out evenly. Default 16 MiB.
+	// HoldBytes is how much is kept of records that were fetched, while some
+	// partitions are paused and others read, before paused ones are fetched
+	// no further. One more fetch may come on top. Default 32 MiB.
 	HoldBytes int
 }
 
@@ -49,13 +51,13 @@ func (c SourceConfig) defaults() SourceConfig {
 		c.FetchMaxBytes = 8 << 20
 	}
 	if c.FetchMaxPartitionBytes <= 0 {
-		c.FetchMaxPartitionBytes = 1 << 20
+		c.FetchMaxPartitionBytes = 256 << 10
 	}
 	if c.FetchMaxWait <= 0 {
 		c.FetchMaxWait = 250 * time.Millisecond
 	}
 	if c.HoldBytes <= 0 {
-		c.HoldBytes = 16 << 20
+		c.HoldBytes = 32 << 20
 	}
 	return c
 }

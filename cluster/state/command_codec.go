@@ -1,0 +1,163 @@
+package state
+
+func (c *NodeUp) append(b []byte) []byte {
+	b = append(b, c.Node[:]...)
+	return putInt(putString(putString(putUint(b, c.Incarnation), c.Addr), c.Version), c.At)
+}
+
+func (c *NodeUp) decode(d *decoder) {
+	c.Node, c.Incarnation = d.uuid(), d.uint()
+	c.Addr, c.Version, c.At = d.string(), d.string(), d.int()
+}
+
+func (c *FlowPut) append(b []byte) []byte {
+	b = appendFixed64(putString(putString(b, c.Project), c.Name), c.UID)
+	b = putPins(putBytes(putBytes(b, c.Document), c.Resolved), c.Pins)
+	b = putUint(putUint(putStrings(b, c.Connections), uint64(c.Slots)), uint64(c.IfMatch))
+	return putString(putInt(b, c.At), c.RequestID)
+}
+
+func (c *FlowPut) decode(d *decoder) {
+	c.Project, c.Name, c.UID = d.string(), d.string(), d.fixed64()
+	c.Document, c.Resolved, c.Pins = d.bytes(), d.bytes(), d.pins()
+	c.Connections, c.Slots, c.IfMatch = d.strings(), d.uint16(), d.uint32()
+	c.At, c.RequestID = d.int(), d.string()
+}
+
+func (c *FlowState) append(b []byte) []byte {
+	b = append(putUint(b, uint64(c.Flow)), byte(c.State))
+	return putInt(putString(b, c.Reason), c.At)
+}
+
+func (c *FlowState) decode(d *decoder) {
+	c.Flow, c.State, c.Reason, c.At = FlowID(d.uint32()), RunState(d.byte()), d.string(), d.int()
+}
+
+func (c *FlowDelete) append(b []byte) []byte {
+	return putInt(putBool(putUint(b, uint64(c.Flow)), c.Purge), c.At)
+}
+
+func (c *FlowDelete) decode(d *decoder) {
+	c.Flow, c.Purge, c.At = FlowID(d.uint32()), d.bool(), d.int()
+}
+
+func (c *PartitionsAdd) append(b []byte) []byte {
+	b = putUint(putUint(b, uint64(c.Flow)), uint64(len(c.Partitions)))
+	for i := range c.Partitions {
+		b = c.Partitions[i].append(b)
+	}
+	return putInt(b, c.At)
+}
+
+func (c *PartitionsAdd) decode(d *decoder) {
+	c.Flow = FlowID(d.uint32())
+	if n := d.count(21); n > 0 {
+		c.Partitions = make([]PartitionKey, n)
+		for i := range c.Partitions {
+			c.Partitions[i] = d.partitionKey()
+		}
+	}
+	c.At = d.int()
+}
+
+func (c *ConPut) append(b []byte) []byte {
+	return putInt(putBytes(putString(b, c.Name), c.Document), c.At)
+}
+
+func (c *ConPut) decode(d *decoder) { c.Name, c.Document, c.At = d.string(), d.bytes(), d.int() }
+
+func (c *ConDel) append(b []byte) []byte { return putString(b, c.Name) }
+func (c *ConDel) decode(d *decoder)      { c.Name = d.string() }
+
+func (c *PluginPut) append(b []byte) []byte {
+	b = append(b, c.Digest[:]...)
+	b = putInt(putString(putString(putString(b, c.Namespace), c.Name), c.Version), c.Size)
+	return putInt(putBytes(putString(putString(b, c.ABI), c.Mode), c.Manifest), c.At)
+}
+
+func (c *PluginPut) decode(d *decoder) {
+	c.Digest = d.digest()
+	c.Namespace, c.Name, c.Version, c.Size = d.string(), d.string(), d.string(), d.int()
+	c.ABI, c.Mode, c.Manifest, c.At = d.string(), d.string(), d.bytes(), d.int()
+}
+
+func (c *PluginDel) append(b []byte) []byte { return append(b, c.Digest[:]...) }
+func (c *PluginDel) decode(d *decoder)      { c.Digest = d.digest() }
+
+func (c *Activate) append(b []byte) []byte {
+	return putString(putInt(putPins(putUint(b, uint64(c.Flow)), c.Pins), c.At), c.RequestID)
+}
+
+func (c *Activate) decode(d *decoder) {
+	c.Flow, c.Pins, c.At, c.RequestID = FlowID(d.uint32()), d.pins(), d.int(), d.string()
+}
+
+func (c *Assign) append(b []byte) []byte {
+	b = putUint(b, uint64(len(c.Slots)))
+	for i := range c.Slots {
+		s := &c.Slots[i]
+		b = putUint(putUint(b, uint64(s.Flow)), uint64(s.Slot))
+		b = putUint(append(b, s.Node[:]...), s.Incarnation)
+	}
+	return putInt(b, c.At)
+}
+
+func (c *Assign) decode(d *decoder) {
+	if n := d.count(19); n > 0 {
+		c.Slots = make([]SlotAssignment, n)
+		for i := range c.Slots {
+			c.Slots[i] = SlotAssignment{FlowID(d.uint32()), d.uint16(), d.uuid(), d.uint()}
+		}
+	}
+	c.At = d.int()
+}
+
+func (c *Commit) append(b []byte) []byte {
+	b = putUint(append(b, c.Node[:]...), c.Incarnation)
+	b = putUint(b, uint64(len(c.Items)))
+	for i := range c.Items {
+		it := &c.Items[i]
+		b = putUint(putUint(putUint(b, uint64(it.Flow)), uint64(it.Slot)), it.Epoch)
+		b = putInt(putUint(b, uint64(it.Part)), it.Low)
+		b = putRanges(b, it.Low, it.Ranges)
+		b = putBool(putUint(putUint(b, uint64(it.Generation)), uint64(it.Deploy)), it.Release)
+	}
+	b = putUint(b, uint64(len(c.Failures)))
+	for i := range c.Failures {
+		f := &c.Failures[i]
+		b = putUint(putUint(b, uint64(f.Flow)), uint64(f.Part))
+		b = putBytes(b, EncodeEntry(f.Entry))
+	}
+	// The counts of spills and of retry updates.
+	return append(b, 0, 0)
+}
+
+func (c *Commit) decode(d *decoder) {
+	c.Node, c.Incarnation = d.uuid(), d.uint()
+	if n := d.count(9); n > 0 {
+		c.Items = make([]CommitItem, n)
+		for i := range c.Items {
+			it := &c.Items[i]
+			it.Flow, it.Slot, it.Epoch = FlowID(d.uint32()), d.uint16(), d.uint()
+			it.Part, it.Low = d.uint32(), d.int()
+			it.Ranges = d.ranges(it.Low)
+			it.Generation, it.Deploy, it.Release = d.uint32(), d.uint32(), d.bool()
+		}
+	}
+	if n := d.count(3); n > 0 {
+		c.Failures = make([]CommitFailure, n)
+		for i := range c.Failures {
+			f := &c.Failures[i]
+			f.Flow, f.Part = FlowID(d.uint32()), d.uint32()
+			e, err := DecodeEntry(d.view())
+			if err != nil && d.err == nil {
+				d.err, d.b = err, nil
+			}
+			f.Entry = e
+		}
+	}
+	spills, updates := d.uint(), d.uint()
+	if d.err == nil && (spills != 0 || updates != 0) {
+		d.err = &UnknownCommandError{KindCommit, commandVersion}
+	}
+}

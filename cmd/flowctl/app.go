@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/cli"
+	"github.com/millrace-io/millrace/runtime/flow"
+)
+
+// defaultServer is asked when nothing names another node.
+const defaultServer = "http://127.0.0.1:7070"
+
+// app is one call of the program: its surroundings and its global flags.
+type app struct {
+	getenv         func(string) string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	// dir is the working folder, from which .millrace/node is looked for.
+	dir string
+	now func() time.Time
+	// program and flowd are what hints call the two programs.
+	program, flowd string
+	// connect makes the client of a node by its base URL.
+	connect func(base string) api.Backend
+
+	server string
+	output string
+	format cli.Format
+}
+
+// commands are the commands of the program, in the order of its help.
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		a.applyCommand(),
+		a.lintCommand(),
+		a.deployCommand(),
+		a.runCommand(),
+		a.flowCommand(),
+		a.queueCommand(),
+		a.pluginCommand(),
+		a.connectionCommand(),
+		a.brokerCommand(),
+		a.nodeCommand(),
+		a.completionCommand(),
+		a.versionCommand(),
+	}
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return cli.ExitOK
+	}
+	e := a.explain(ctx, err)
+	e.Print(a.stderr, a.wantsJSON(args))
+	return e.Exit
+}
+
+// explain turns err into what the user is shown, and adds the next step where
+// only flowctl knows it.
+func (a *app) explain(ctx context.Context, err error) *cli.Error {
+	e := cli.AsError(err)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		e = &cli.Error{Exit: cli.ExitInterrupted, Code: cli.CodeInterrupted, Detail: "interrupted", Err: err}
+	}
+	if e.Code == cli.CodeUnreachable {
+		if _, from, serr := a.serverURL(); serr == nil {
+			e.Next = fmt.Sprintf("start one: `%s run`, or name another with --server or FLOWCTL_SERVER (this address is from %s)", a.flowd, from)
+		}
+	}
+	return e
+}
+
+// cause is the innermost reason of a failed call.
+func cause(err error) string {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err.Error()
+		}
+		err = next
+	}
+}
+
+// wantsJSON reports whether errors are to be JSON: also where the flags could
+// not be read to their end.
+func (a *app) wantsJSON(args []string) bool {
+	want := a.output
+	if want == "" || want == string(cli.Table) {
+		want = a.getenv("FLOWCTL_OUTPUT")
+		for i, arg := range args {
+			switch {
+			case arg == "--":
+				return want == string(cli.JSON)
+			case (arg == "-o" || arg == "--output") && i+1 < len(args):
+				want = args[i+1]
+			case strings.HasPrefix(arg, "--output="):
+				want = strings.TrimPrefix(arg, "--output=")
+			case strings.HasPrefix(arg, "-o"):
+				want = strings.TrimPrefix(strings.TrimPrefix(arg, "-o"), "=")
+			}
+		}
+	}
+	return want == string(cli.JSON) || want == string(cli.NDJSON)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "flowctl",
+		Short: "Stream processing with WebAssembly plugins",
+		Long: "flowctl deploys plugins and flows to a Millrace node, shows what they do, and runs\n" +
+			"them without a node.",
+		Example:           a.example("run upper.wasm < records.txt", "apply -f flow.yaml", "flow list", "queue peek orders"),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: a.program},
+		Args:              cobra.ArbitraryArgs,
+		RunE:              a.group,
+		PersistentPreRunE: a.prepare,
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return cli.Usage(a.flagHint(cmd, err), "%s: %v", cmd.CommandPath(), err)
+	})
+	root.PersistentFlags().StringVar(&a.server, "server", "", "URL or host:port of the node (default: the nearest .millrace/node, else "+defaultServer+")")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", string(cli.Table), "output format: "+cli.FormatList())
+	root.AddCommand(a.commands()...)
+	return root
+}
+
+// prepare reads the environment and the global flags; it runs before every
+// command.
+func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	var errs []error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "FLOWCTL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v := a.getenv(name); v != "" && !f.Changed && f.Name != "help" && f.Name != "server" {
+			if err := cmd.Flags().Set(f.Name, v); err != nil {
+				errs = append(errs, cli.Usage(fmt.Sprintf("unset %s or correct it", name), "%s=%q: %v", name, v, err))
+			}
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return errs[0]
+	}
+	var err error
+	a.format, err = cli.ParseFormat(a.output)
+	return err
+}
+
+// flagHint is the next step after a flag that cannot be read.
+func (a *app) flagHint(cmd *cobra.Command, err error) string {
+	hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if near := cli.Nearest(e.GetSpecifiedName(), names); near != "" {
+			return fmt.Sprintf("did you mean --%s? Otherwise %s", near, hint)
+		}
+	}
+	return hint
+}
+
+// group runs a command that only holds others: without arguments its help,
+// else the argument is a command that does not exist.
+func (a *app) group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
+	}
+	hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+	if near := cli.Nearest(args[0], names); near != "" {
+		hint = fmt.Sprintf("did you mean `%s %s`? Otherwise %s", cmd.CommandPath(), near, hint)
+	}
+	return cli.Usage(hint, "%s: unknown command %q", cmd.CommandPath(), args[0])
+}
+
+// groupCommand is a noun whose verbs are commands.
+func (a *app) groupCommand(name, short, example string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Example: example, Args: cobra.ArbitraryArgs, RunE: a.group}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// example is an Example text: one line for each call, with the program's name.
+func (a *app) example(calls ...string) string {
+	lines := make([]string, len(calls))
+	for i, c := range calls {
+		lines[i] = "  " + a.program + " " + c
+	}
+	return strings.Join(lines, "\n")
+}
+
+// args checks the number of arguments; names are what they are, for the
+// message. The last one may be given several times if max is below 0.
+func (a *app) args(min, max int, names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+		switch {
+		case len(args) < min:
+			return cli.Usage(fmt.Sprintf("give it: `%s`; %s", strings.TrimSuffix(cmd.UseLine(), " [flags]"), hint), "%s: missing argument %s", cmd.CommandPath(), names[len(args)])
+		case max >= 0 && len(args) > max:
+			return cli.Usage(hint, "%s: unexpected argument %q", cmd.CommandPath(), args[max])
+		}
+		return nil
+	}
+}
+
+// serverURL is the node's base URL, and where it was found.
+func (a *app) serverURL() (base, from string, err error) {
+	base, from = a.server, "--server"
+	if base == "" {
+		base, from = a.getenv("FLOWCTL_SERVER"), "FLOWCTL_SERVER"
+	}
+	if base == "" {
+		base, from = nodeFile(a.dir)
+	}
+	if base == "" {
+		base, from = defaultServer, "the defaults"
+	}
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https"}, u.Scheme) || strings.Trim(u.Path, "/") != "" {
+		return "", "", cli.Usage("give host:port or http://host:port", "%s: %q is not the address of a node", from, base)
+	}
+	return u.Scheme + "://" + u.Host, from, nil
+}
+
+// nodeFile is the content of the nearest .millrace/node upward, and its path.
+func nodeFile(dir string) (base, path string) {
+	for dir != "" {
+		path := filepath.Join(dir, ".millrace", "node")
+		if b, err := os.ReadFile(path); err == nil {
+			if base, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n"); base != "" {
+				return strings.TrimSpace(base), path
+			}
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			break
+		}
+		dir = parent
+	}
+	return "", ""
+}
+
+// node is the client of the node that the flags name.
+func (a *app) node() (api.Backend, error) {
+	base, _, err := a.serverURL()
+	if err != nil {
+		return nil, err
+	}
+	return a.connect(base), nil
+}
+
+// splitFlow reads [project/]name.
+func splitFlow(s string) (project, name string, err error) {
+	project, name, ok := strings.Cut(s, "/")
+	if !ok {
+		project, name = flow.DefaultProject, s
+	}
+	if project == "" || name == "" || strings.Contains(name, "/") {
+		return "", "", cli.Usage("give [project/]name", "%q is not the name of a flow", s)
+	}
+	return project, name, nil
+}
+
+// shortFlow is a flow's full name without the default project.
+func shortFlow(full string) string {
+	return strings.TrimPrefix(full, flow.DefaultProject+"/")
+}
+
+func flowName(f *api.Flow) string { return shortFlow(f.Project + "/" + f.Name) }

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/cli"
+	"github.com/millrace-io/millrace/plugins/manifest"
+	"github.com/millrace-io/millrace/runtime/flow"
+)
+
+// deployOptions are the flags of `deploy`.
+type deployOptions struct {
+	flow, stage        string
+	storeOnly, dryRun  bool
+	name, source, sink string
+	timeout            time.Duration
+}
+
+// deployResult is what a deploy did, for machines.
+type deployResult struct {
+	Plugin *api.Plugin `json:"plugin"`
+	// Deployment is nil with --store-only.
+	Deployment *api.Deployment `json:"deployment,omitempty"`
+	// Flow is the plan of the one-stage flow.
+	Flow    *api.FlowPlan `json:"flow,omitempty"`
+	Seconds float64       `json:"seconds"`
+	DryRun  bool          `json:"dry_run,omitempty"`
+}
+
+func (a *app) deployCommand() *cobra.Command {
+	var o deployOptions
+	cmd := &cobra.Command{
+		Use: "deploy PLUGIN.wasm", Short: "Store a plugin and put it into the stages that use it",
+		Long: "Store a plugin and put it into every stage of every flow whose range admits its version;\n" +
+			"running flows switch between two batches, without a stop. Name and version come from the\n" +
+			"plugin's manifest, else from the file's name and digest. --dry-run stores the file too,\n" +
+			"since the node plans with it, and changes no stage. With --source and --sink it makes a flow\n" +
+			"of the one plugin.",
+		Example: a.example("deploy order-mask.wasm", "deploy order-mask.wasm --flow orders --stage mask", "deploy order-mask.wasm --dry-run",
+			"deploy upper.wasm --source kafka://127.0.0.1:9092/in --sink kafka://127.0.0.1:9092/out"),
+		Args: a.args(1, 1, "PLUGIN.wasm"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.deploy(cmd.Context(), args[0], o) },
+	}
+	cmd.Flags().StringVar(&o.flow, "flow", "", "only stages of this flow ([project/]name)")
+	cmd.Flags().StringVar(&o.stage, "stage", "", "only stages with this id")
+	cmd.Flags().BoolVar(&o.storeOnly, "store-only", false, "store the plugin and change no stage")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "store the plugin and only say which stages would change")
+	cmd.Flags().StringVar(&o.source, "source", "", "make a one-stage flow that reads kafka://HOST:PORT/TOPIC")
+	cmd.Flags().StringVar(&o.sink, "sink", "", "where the one-stage flow delivers: kafka://HOST:PORT/TOPIC or https://HOST/PATH")
+	cmd.Flags().StringVar(&o.name, "name", "", "name of the one-stage flow (default: the plugin's)")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until every slot has switched")
+	return cmd
+}
+
+func (o *deployOptions) oneStage() bool { return o.source != "" || o.sink != "" }
+
+func (o *deployOptions) validate() error {
+	if o.oneStage() {
+		switch {
+		case o.source == "" || o.sink == "":
+			return cli.Usage("give both: --source kafka://HOST:PORT/TOPIC --sink kafka://HOST:PORT/TOPIC", "--source and --sink make a flow together; one is missing")
+		case o.storeOnly || o.flow != "" || o.stage != "":
+			return cli.Usage("leave them out: the flow has one stage", "--store-only, --flow and --stage do not go with --source and --sink")
+		}
+		if err := checkTopic("--source", o.source); err != nil {
+			return err
+		}
+		if strings.HasPrefix(o.sink, "http://") || strings.HasPrefix(o.sink, "https://") {
+			return nil
+		}
+		return checkTopic("--sink", o.sink)
+	}
+	if o.name != "" {
+		return cli.Usage("give --source and --sink too, or set the plugin's name in its manifest", "--name names the one-stage flow, and there is none")
+	}
+	if o.flow != "" {
+		_, _, err := splitFlow(o.flow)
+		return err
+	}
+	return nil
+}
+
+// checkTopic refuses what is not kafka://HOST:PORT/TOPIC or
+// kafka://CONNECTION/TOPIC.
+func checkTopic(flag, s string) error {
+	next := "write kafka://HOST:PORT/TOPIC, or kafka://CONNECTION/TOPIC with a connection that was applied"
+	rest, ok := strings.CutPrefix(s, "kafka://")
+	if !ok {
+		return cli.Usage(next, "%s %q does not begin with kafka://", flag, s)
+	}
+	target, topic, ok := strings.Cut(rest, "/")
+	switch {
+	case !ok || topic == "":
+		return cli.Usage(next, "%s %q names no topic", flag, s)
+	case strings.Contains(topic, "/"):
+		return cli.Usage(next, "%s %q: %q is not the name of a topic", flag, s, topic)
+	case target == "":
+		return cli.Usage(next, "%s %q names neither a broker nor a connection", flag, s)
+	}
+	if strings.Contains(target, ":") {
+		if _, ok := flow.Anonymous("kafka://" + target); !ok {
+			return cli.Usage(next, "%s %q: %q is not HOST:PORT", flag, s, target)
+		}
+	}
+	return nil
+}
+
+func (a *app) deploy(ctx context.Context, path string, o deployOptions) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	wasm, _, err := a.readPlugin(path)
+	if err != nil {
+		return err
+	}
+	node, err := a.node()
+	if err != nil {
+		return err
+	}
+	began := a.now()
+	p, err := a.upload(ctx, node, filepath.Base(path), wasm)
+	if err != nil {
+		return err
+	}
+	r := &deployResult{Plugin: p, DryRun: o.dryRun}
+	switch {
+	case o.storeOnly:
+	case o.oneStage():
+		r.Flow, err = a.deployFlow(ctx, node, p, o)
+	default:
+		r.Deployment, err = a.activate(ctx, node, p, o)
+	}
+	if err != nil {
+		return err
+	}
+	r.Seconds = a.now().Sub(began).Seconds()
+	return cli.View[*deployResult]{
+		Name:   func(r *deployResult) string { return r.Plugin.Ref() },
+		Detail: func(w io.Writer, f cli.Format, r *deployResult) error { return a.deployDetail(w, path, o, r) },
+	}.One(a.stdout, a.format, r)
+}
+
+// upload stores a plugin. The same version with other bytes is refused by the
+// node.
+func (a *app) upload(ctx context.Context, node api.Backend, file string, wasm []byte) (*api.Plugin, error) {
+	p, err := node.UploadPlugin(ctx, file, bytes.NewReader(wasm))
+	if err != nil {
+		e := cli.AsError(err)
+		if e.Code == api.CodeVersionTaken && e.Next == "" {
+			e.Next = "give it a new version in its manifest; a version that ends in -dev may be deployed again"
+		}
+		return nil, e
+	}
+	return p, nil
+}
+
+// activate plans, shows the plan, activates and waits until every slot of
+// every flow has switched.
+func (a *app) activate(ctx context.Context, node api.Backend, p *api.Plugin, o deployOptions) (*api.Deployment, error) {
+	req := &api.Deploy{Digest: p.Digest, Flow: o.flow, Stage: o.stage, DryRun: true}
+	if o.flow != "" {
+		project, name, err := splitFlow(o.flow)
+		if err != nil {
+			return nil, err
+		}
+		req.Flow = project + "/" + name
+	}
+	plan, err := node.Deploy(ctx, req)
+	if err != nil || o.dryRun || len(plan.Flows) == 0 {
+		return plan, err
+	}
+	if a.format.Human() {
+		fmt.Fprintf(a.stderr, "%s changes %s of %s:\n", p.Ref(), cli.Plural(stagesOf(plan), "stage"), cli.Plural(len(plan.Flows), "flow"))
+		if err := planGrid(a.stderr, plan); err != nil {
+			return nil, err
+		}
+	}
+	req.DryRun = false
+	d, err := node.Deploy(ctx, req)
+	if err != nil || d.Done || d.ID == "" {
+		return d, err
+	}
+	return a.await(ctx, node, d, o.timeout)
+}
+
+// pollEvery is how often the progress of a deployment is asked for.
+const pollEvery = 100 * time.Millisecond
+
+func (a *app) await(ctx context.Context, node api.Backend, d *api.Deployment, timeout time.Duration) (*api.Deployment, error) {
+	limit, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			next, err := node.Deployment(limit, d.ID)
+			if err == nil {
+				d = next
+			}
+			switch {
+			case err == nil && d.Done:
+				return d, nil
+			case err != nil && limit.Err() == nil:
+				return nil, err
+			}
+		case <-limit.Done():
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, a.notSwitched(d, timeout)
+		}
+	}
+}
+
+// notSwitched says which flows have not switched, and why as far as is known.
+func (a *app) notSwitched(d *api.Deployment, timeout time.Duration) error {
+	var waiting []string
+	first := ""
+	for _, f := range d.Flows {
+		if f.Switched >= f.Slots {
+			continue
+		}
+		name := shortFlow(f.Flow)
+		if first == "" {
+			first = name
+		}
+		s := fmt.Sprintf("%s (%d of %s", name, f.Switched, cli.Plural(f.Slots, "slot"))
+		if f.Problem != "" {
+			s += ": " + f.Problem
+		}
+		waiting = append(waiting, s+")")
+	}
+	return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeTimeout,
+		Detail: fmt.Sprintf("%s is active, but not every slot has switched within %s: %s", d.Plugin.Ref(), timeout, strings.Join(waiting, ", ")),
+		Next:   fmt.Sprintf("look at the flow with `%s flow get %s`", a.program, first)}
+}
+
+func stagesOf(d *api.Deployment) int {
+	n := 0
+	for _, f := range d.Flows {
+		n += len(f.Stages)
+	}
+	return n
+}
+
+// version8 is a version with the digits of its digest that matter.
+func version8(version, digest string) string {
+	switch {
+	case digest == "":
+		return version
+	case strings.Contains(version, cli.Digest(digest)):
+		return version
+	}
+	return strings.TrimSpace(version + " (" + cli.Digest(digest) + ")")
+}
+
+func planGrid(w io.Writer, d *api.Deployment) error {
+	var rows [][]string
+	for _, f := range d.Flows {
+		for _, s := range f.Stages {
+			rows = append(rows, []string{shortFlow(f.Flow), s.Stage, version8(s.OldVersion, s.OldDigest), version8(s.NewVersion, s.NewDigest), f.State})
+		}
+	}
+	return cli.Grid(w, []string{"FLOW", "STAGE", "OLD", "NEW", "STATE"}, rows)
+}
+
+// deployFlow makes or changes the flow of the one plugin.
+func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o deployOptions) (*api.FlowPlan, error) {
+	project, name := flow.DefaultProject, p.Name
+	if o.name != "" {
+		var err error
+		if project, name, err = splitFlow(o.name); err != nil {
+			return nil, err
+		}
+	}
+	file := p.Name + ".wasm"
+	if err := manifest.CheckName(p.Name); err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", p.Ref(), err)
+	}
+	var doc strings.Builder
+	fmt.Fprintf(&doc, "flow: v1\nname: %s\n", strconv.Quote(name))
+	if project != flow.DefaultProject {
+		fmt.Fprintf(&doc, "project: %s\n", strconv.Quote(project))
+	}
+	fmt.Fprintf(&doc, "source: %s\nstages:\n  - map: ./%s\n  - push: %s\n", strconv.Quote(o.source), file, strconv.Quote(o.sink))
+	req := &api.PutFlow{Document: doc.String(), File: name + ".yaml", Files: map[string]string{"./" + file: p.Digest}, DryRun: true}
+	plan, err := node.PutFlow(ctx, req)
+	if err != nil || o.dryRun {
+		return plan, err
+	}
+	if a.format.Human() {
+		a.printFlowPlan(a.stderr, plan)
+	}
+	req.DryRun = false
+	return node.PutFlow(ctx, req)
+}
+
+func (a *app) deployDetail(w io.Writer, path string, o deployOptions, r *deployResult) error {
+	stored := "stored"
+	if r.Plugin.Existed {
+		stored = "stored already"
+	}
+	fmt.Fprintf(w, "plugin %s (%s, %s): %s\n", r.Plugin.Ref(), cli.Digest(r.Plugin.Digest), cli.Bytes(r.Plugin.Size), stored)
+	switch {
+	case o.storeOnly:
+		return nil
+	case r.Flow != nil:
+		a.printFlowPlan(w, r.Flow)
+		if !o.dryRun {
+			fmt.Fprintf(a.stderr, "see it work: `%s flow get %s`\n", a.program, shortFlow(r.Flow.Project+"/"+r.Flow.Name))
+		}
+		return nil
+	}
+	d := r.Deployment
+	for _, s := range d.Skipped {
+		fmt.Fprintf(w, "skipped %s\n", shortFlow(s))
+	}
+	switch {
+	case len(d.Flows) == 0 && (len(d.Skipped) > 0 || o.flow != "" || o.stage != ""):
+		_, err := fmt.Fprintln(w, "no stage changes")
+		return err
+	case len(d.Flows) == 0:
+		fmt.Fprintf(w, "no flow uses it. Make one:\n  %s deploy %s --source kafka://host:port/topic --sink kafka://host:port/topic\n", a.program, path)
+		return nil
+	case o.dryRun:
+		fmt.Fprintf(w, "would change %s of %s:\n", cli.Plural(stagesOf(d), "stage"), cli.Plural(len(d.Flows), "flow"))
+		return planGrid(w, d)
+	}
+	var rows [][]string
+	slots, nodes := 0, 0
+	for _, f := range d.Flows {
+		slots, nodes = slots+f.Switched, max(nodes, f.Nodes)
+		for _, s := range f.Stages {
+			rows = append(rows, []string{shortFlow(f.Flow), s.Stage, version8(s.OldVersion, s.OldDigest), version8(s.NewVersion, s.NewDigest),
+				strconv.Itoa(f.Nodes), fmt.Sprintf("%d/%d", f.Switched, f.Slots), f.Problem})
+		}
+	}
+	if err := cli.Grid(w, []string{"FLOW", "STAGE", "OLD", "NEW", "NODES", "SLOTS", "NOTE"}, rows); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "switched %s on %s in %.2f s\n", cli.Plural(slots, "slot"), cli.Plural(nodes, "node"), r.Seconds)
+	return err
+}

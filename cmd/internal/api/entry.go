@@ -1,0 +1,56 @@
+package api
+
+// FailureEntry describes the JSON form of a record.Entry in the OpenAPI
+// document. Entries themselves travel as record.Entry.
+type FailureEntry struct {
+	Version      int            `json:"failure" doc:"Version of this form."`
+	Seq          uint64         `json:"seq,omitempty" doc:"Number in the queue."`
+	ID           string         `json:"id" doc:"Identity of the record."`
+	Flow         string         `json:"flow" doc:"project/name"`
+	FlowUID      string         `json:"flow_uid,omitempty"`
+	Revision     uint32         `json:"revision,omitempty"`
+	Generation   uint32         `json:"generation,omitempty"`
+	Stage        string         `json:"stage" doc:"Stage or delivery that failed."`
+	Plugin       string         `json:"plugin,omitempty" doc:"name@version"`
+	Digest       string         `json:"digest,omitempty" doc:"sha256:..."`
+	Touched      []string       `json:"touched,omitempty" doc:"Digests of the plugins passed before."`
+	Class        string         `json:"class" doc:"Error class."`
+	Code         uint32         `json:"code,omitempty" doc:"The guest's code, or the HTTP status."`
+	Message      string         `json:"message"`
+	Attempts     uint32         `json:"attempts"`
+	Time         int64          `json:"time" doc:"When the record was given up, Unix ms."`
+	Trace        string         `json:"trace,omitempty"`
+	Path         string         `json:"path,omitempty"`
+	Input        FailureInput   `json:"input" doc:"The record as the failing stage got it."`
+	InputOmitted bool           `json:"input_omitted,omitempty" doc:"The value was too large to keep; the source has it."`
+	InputHash    string         `json:"input_hash,omitempty" doc:"xxh64 of an omitted value."`
+	Replay       *FailureReplay `json:"replay,omitempty" doc:"Circumstances of the call; missing if it cannot be repeated."`
+}
+
+// FailureInput describes the record of a FailureEntry. Bytes are a string if
+// they are UTF-8, else {"base64": "..."}, and null if there are none.
+type FailureInput struct {
+	Key       any             `json:"key"`
+	Value     any             `json:"value"`
+	Headers   []FailureHeader `json:"headers,omitempty"`
+	Topic     string          `json:"topic,omitempty"`
+	Broker    string          `json:"broker,omitempty"`
+	Partition int32           `json:"partition"`
+	Offset    int64           `json:"offset"`
+	Timestamp int64           `json:"timestamp" doc:"Unix ms"`
+}
+
+// FailureHeader is a header of a FailureInput.
+type FailureHeader struct {
+	Key   string `json:"key"`
+	Value any    `json:"value"`
+}
+
+// FailureReplay describes what a replay of a FailureEntry needs.
+type FailureReplay struct {
+	BatchID    string   `json:"batch_id"`
+	Now        int64    `json:"now" doc:"The guest's clock, Unix ms."`
+	ImageLevel int      `json:"image_level"`
+	ConfigHash string   `json:"config_hash"`
+	Logs       []string `json:"logs,omitempty"`
+}

@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/cluster/state"
+	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/runtime/connector/http"
+	"github.com/millrace-io/millrace/runtime/connector/kafka"
+	"github.com/millrace-io/millrace/runtime/flow"
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// storedConnection is the form in which connections lie in the state.
+type storedConnection struct {
+	Version  int             `json:"stored"`
+	Document string          `json:"document"` // YAML
+	Resolved json.RawMessage `json:"resolved"`
+}
+
+const storedConnectionVersion = 1
+
+// connectionKey is the name of a connection in the state.
+func connectionKey(project, name string) string {
+	if project == "" || project == flow.DefaultProject {
+		return name
+	}
+	return project + "/" + name
+}
+
+func decodeConnection(c *state.Connection) (*flow.Connection, *storedConnection, error) {
+	var s storedConnection
+	if err := json.Unmarshal(c.Document, &s); err != nil {
+		return nil, nil, fmt.Errorf("read connection %s: %w", c.Name, err)
+	}
+	if s.Version != storedConnectionVersion {
+		return nil, nil, fmt.Errorf("read connection %s: form %d is unknown to this program; start a newer flowd", c.Name, s.Version)
+	}
+	doc, err := flow.DecodeResolved(s.Resolved)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read connection %s: %w", c.Name, err)
+	}
+	return doc.Connection, &s, nil
+}
+
+// storedName finds the connection that a flow of a project means by a name:
+// the project's own, else the default project's.
+func (d *Daemon) storedName(project, name string) (*state.Connection, error) {
+	for _, key := range []string{connectionKey(project, name), name} {
+		c, err := d.store.Connection(key)
+		if err != nil || c != nil {
+			return c, err
+		}
+	}
+	return nil, nil
+}
+
+// connection finds a connection for a flow; the error is of class config if
+// there is none.
+func (d *Daemon) connection(project, name string) (*flow.Connection, error) {
+	c, err := d.storedName(project, name)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return nil, record.Errorf(record.Config, "there is no connection %s; apply its document", name)
+	}
+	conn, _, err := decodeConnection(c)
+	return conn, err
+}
+
+// PutConnection implements api.Backend.
+func (d *Daemon) PutConnection(ctx context.Context, req *api.PutConnection) (*api.ConnectionPlan, error) {
+	resolved, conn, err := resolveConnection(req.File, req.Document, req.Env)
+	if err != nil {
+		return nil, err
+	}
+	key := connectionKey(conn.Project, conn.Name)
+	plan := &api.ConnectionPlan{Name: key, Action: "create", DryRun: req.DryRun}
+	b, err := json.Marshal(storedConnection{storedConnectionVersion, req.Document, resolved})
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	old, err := d.store.Connection(key)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	if old != nil {
+		plan.Action = "update"
+		if bytes.Equal(old.Document, b) {
+			plan.Action = "unchanged"
+			return plan, nil
+		}
+	}
+	if req.DryRun {
+		return plan, nil
+	}
+	if _, err := d.node.Propose(ctx, &state.ConPut{Name: key, Document: b}); err != nil {
+		return nil, d.apiError(err)
+	}
+	d.reopenUsers(key)
+	return plan, nil
+}
+
+func resolveConnection(file, document string, env map[string]string) ([]byte, *flow.Connection, error) {
+	docs, ps := flow.Parse(file, []byte(document), flow.Options{})
+	if ps.HasErrors() {
+		return nil, nil, refusedDocument(file, ps)
+	}
+	if len(docs) != 1 || docs[0].Kind != flow.KindConnection {
+		return nil, nil, invalid("one connection document is expected; `flowctl apply` splits files")
+	}
+	doc, ps := flow.Resolve(docs[0], flow.Inputs{Env: lookup(env)}, flow.Options{})
+	if ps.HasErrors() {
+		return nil, nil, refusedDocument(file, ps)
+	}
+	b, err := flow.EncodeResolved(doc)
+	return b, doc.Connection, err
+}
+
+func lookup(m map[string]string) func(string) (string, bool) {
+	return func(k string) (string, bool) { v, ok := m[k]; return v, ok }
+}
+
+// reopenUsers lets running flows take up a changed connection.
+func (d *Daemon) reopenUsers(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.runners {
+		for _, name := range r.connections {
+			if name == key {
+				d.retire(r)
+				break
+			}
+		}
+	}
+	signal(d.kick)
+}
+
+// Connections implements api.Backend.
+func (d *Daemon) Connections(context.Context) ([]*api.Connection, error) {
+	cs, err := d.store.Connections()
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	out := make([]*api.Connection, 0, len(cs))
+	for _, c := range cs {
+		ac, err := d.apiConnection(c)
+		if err != nil {
+			return nil, err
+		}
+		ac.Document = ""
+		out = append(out, ac)
+	}
+	return out, nil
+}
+
+func (d *Daemon) apiConnection(c *state.Connection) (*api.Connection, error) {
+	conn, stored, err := decodeConnection(c)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	out := &api.Connection{Name: c.Name, Kind: conn.Kind(), Target: target(conn), Updated: c.At, Document: stored.Document}
+	flows, err := d.store.Flows()
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	for _, f := range flows {
+		for _, name := range f.Connections {
+			if name == c.Name {
+				out.UsedBy = append(out.UsedBy, f.FullName())
+			}
+		}
+	}
+	return out, nil
+}
+
+func target(c *flow.Connection) string {
+	if c.Kafka != nil {
+		return strings.Join(c.Kafka.Brokers, ",")
+	}
+	return c.HTTP.Base
+}
+
+// Connection implements api.Backend.
+func (d *Daemon) Connection(_ context.Context, name string) (*api.Connection, error) {
+	c, err := d.store.Connection(name)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	if c == nil {
+		return nil, noConnection(name)
+	}
+	return d.apiConnection(c)
+}
+
+func noConnection(name string) *api.Error {
+	return &api.Error{Code: api.CodeNotFound, Detail: "there is no connection " + name, Next: "`flowctl connection list` shows those that are there; `flowctl apply -f FILE` makes one"}
+}
+
+// DeleteConnection implements api.Backend.
+func (d *Daemon) DeleteConnection(ctx context.Context, name string) error {
+	_, err := d.node.Propose(ctx, &state.ConDel{Name: name})
+	return d.apiError(err)
+}
+
+// TestConnection implements api.Backend.
+func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.ConnectionTest, error) {
+	conn, ok := flow.Anonymous(name)
+	if !ok {
+		c, err := d.store.Connection(name)
+		if err != nil {
+			return nil, d.apiError(err)
+		}
+		if c == nil {
+			return nil, noConnection(name)
+		}
+		if conn, _, err = decodeConnection(c); err != nil {
+			return nil, d.apiError(err)
+		}
+	}
+	p := &parts{secrets: secrets(d.cfg.Secrets), logger: d.log}
+	ctx, cancel := context.WithTimeout(ctx, probe)
+	defer cancel()
+	began := time.Now()
+	var err error
+	if conn.Kafka != nil {
+		err = kafka.Check(ctx, p.kafka(conn))
+	} else {
+		var cfg http.Config
+		if cfg, _, err = p.http(conn); err == nil {
+			err = http.Check(ctx, cfg)
+		}
+	}
+	t := &api.ConnectionTest{Name: name, OK: err == nil, Millis: time.Since(began).Milliseconds(), Detail: "reached " + target(conn)}
+	if err != nil {
+		t.Detail = err.Error()
+		if e, ok := errors.AsType[*record.Error](err); ok && e.Message != "" {
+			t.Detail = e.Message
+		}
+	}
+	return t, nil
+}

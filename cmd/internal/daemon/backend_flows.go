@@ -1,0 +1,521 @@
+package daemon
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/millrace-io/millrace/cluster/state"
+	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/plugins/sandbox"
+	"github.com/millrace-io/millrace/runtime/flow"
+	"github.com/millrace-io/millrace/runtime/pipeline"
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// defaultSlots is how many slots a flow gets at most unless it says otherwise.
+const defaultSlots = 8
+
+// resolver answers the linter out of the state.
+type resolver struct {
+	d *Daemon
+	// files are the digests of uploaded local plugins by path.
+	files map[string]string
+	// pending are connections that are applied together with the flow.
+	pending map[string]*flow.Connection
+	// pinned collects what each reference meant.
+	pinned map[flow.PluginRef]*state.Plugin
+}
+
+// ConnectionKind implements flow.Resolver.
+func (r *resolver) ConnectionKind(project, name string) (string, bool) {
+	if c := r.pending[connectionKey(project, name)]; c != nil {
+		return c.Kind(), true
+	}
+	c, err := r.d.connection(project, name)
+	if err != nil {
+		return "", false
+	}
+	return c.Kind(), true
+}
+
+// Plugin implements flow.Resolver.
+func (r *resolver) Plugin(ref flow.PluginRef) (flow.PluginInfo, error) {
+	p, err := r.find(ref)
+	if err != nil {
+		return flow.PluginInfo{}, err
+	}
+	r.pinned[ref] = p
+	b, err := r.d.blobs.Load(p.Digest.String())
+	if err != nil {
+		return flow.PluginInfo{}, err
+	}
+	info, err := sandbox.Inspect(b)
+	if err != nil {
+		return flow.PluginInfo{}, err
+	}
+	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Outputs: info.Outputs()}
+	if info.Manifest != nil {
+		out.Config = info.Manifest.Config
+	}
+	return out, nil
+}
+
+func (r *resolver) find(ref flow.PluginRef) (*state.Plugin, error) {
+	if ref.Path == "" {
+		return r.d.resolvePlugin(ref)
+	}
+	digest, ok := r.files[ref.Path]
+	if !ok {
+		return nil, fmt.Errorf("plugin %s: %w on the node; `flowctl apply` uploads it", ref.Path, flow.ErrPluginNotFound)
+	}
+	return r.d.findPlugin(digest)
+}
+
+// PutFlow implements api.Backend.
+func (d *Daemon) PutFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, error) {
+	res := &resolver{d: d, files: req.Files, pending: map[string]*flow.Connection{}, pinned: map[flow.PluginRef]*state.Plugin{}}
+	for _, text := range req.Connections {
+		_, c, err := resolveConnection("", text, req.Env)
+		if err != nil {
+			return nil, err
+		}
+		res.pending[connectionKey(c.Project, c.Name)] = c
+	}
+	opts := flow.Options{Resolver: res}
+	docs, ps := flow.Parse(req.File, []byte(req.Document), flow.Options{})
+	if ps.HasErrors() {
+		return nil, refusedDocument(req.File, ps)
+	}
+	if len(docs) != 1 || docs[0].Kind != flow.KindFlow {
+		return nil, invalid("one flow document is expected; `flowctl apply` splits files")
+	}
+	doc, ps := flow.Resolve(docs[0], flow.Inputs{Vars: req.Vars, Env: lookup(req.Env)}, opts)
+	if ps.HasErrors() {
+		return nil, refusedDocument(req.File, ps)
+	}
+	f := doc.Flow
+	plan := &api.FlowPlan{Project: f.Project, Name: f.Name, Action: "create", Warnings: problems(ps), DryRun: req.DryRun}
+	put := &state.FlowPut{Project: f.Project, Name: f.Name, UID: randomUID(), Document: []byte(req.Document), IfMatch: req.IfMatch}
+	var err error
+	if put.Resolved, err = flow.EncodeResolved(doc); err != nil {
+		return nil, d.apiError(err)
+	}
+	if put.Pins, err = d.pins(f, res); err != nil {
+		return nil, err
+	}
+	if put.Connections, err = d.usedConnections(f, res); err != nil {
+		return nil, err
+	}
+	head, err := d.store.Flow(f.Project, f.Name)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	if head == nil {
+		put.Slots = d.slots(ctx, f)
+		plan.Changes = describe(f, put.Pins)
+	} else if err := d.planUpdate(head, f, put, plan); err != nil {
+		return nil, err
+	}
+	if err := d.tryPlugins(ctx, f, put.Pins, head); err != nil {
+		return nil, err
+	}
+	if req.DryRun || plan.Action == "unchanged" {
+		return plan, nil
+	}
+	out, err := d.node.Propose(ctx, put)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	r := out.Value.(*state.FlowPutResult)
+	plan.Revision = r.Revision
+	if r.Unchanged {
+		plan.Action = "unchanged"
+	}
+	return plan, nil
+}
+
+// planUpdate compares with the present revision.
+func (d *Daemon) planUpdate(head *state.Flow, f *flow.Flow, put *state.FlowPut, plan *api.FlowPlan) error {
+	plan.Action, plan.Revision = "update", head.Revision
+	if put.IfMatch != 0 && put.IfMatch != head.Revision {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("flow %s is at revision %d, not %d", head.FullName(), head.Revision, put.IfMatch), Next: "read the flow again, then apply to its present revision"}
+	}
+	rev, err := d.store.FlowRevision(head.ID, head.Revision)
+	if err != nil || rev == nil {
+		return d.apiError(cmp.Or(err, fmt.Errorf("revision %d of flow %s is missing", head.Revision, head.FullName())))
+	}
+	old, err := decodeFlow(rev.Resolved)
+	if err != nil {
+		return d.apiError(err)
+	}
+	if err := flow.CheckUpdate(old, f); err != nil {
+		return &api.Error{Code: api.CodeConflict, Detail: err.Error(), Next: "give the flow another name, or delete it first"}
+	}
+	if f.Slots != 0 && f.Slots != int(head.Slots) {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("flow %s has %d slots, the document says %d: slots are fixed when a flow is made", head.FullName(), head.Slots, f.Slots), Next: "leave `slots` as it is"}
+	}
+	if bytes.Equal(rev.Resolved, put.Resolved) && slices.Equal(rev.Pins, put.Pins) && bytes.Equal(rev.Document, put.Document) {
+		plan.Action = "unchanged"
+		return nil
+	}
+	for _, c := range flow.Diff(old, f) {
+		plan.Changes = append(plan.Changes, c.String())
+	}
+	for _, p := range put.Pins {
+		at := slices.IndexFunc(rev.Pins, func(o state.Pin) bool { return o.Stage == p.Stage })
+		if at >= 0 && rev.Pins[at].Digest != p.Digest {
+			plan.Changes = append(plan.Changes, fmt.Sprintf("stage %s: plugin %s %s -> %s %s", p.Stage, rev.Pins[at].Version, short(rev.Pins[at].Digest), p.Version, short(p.Digest)))
+		}
+	}
+	return nil
+}
+
+func short(d state.Digest) string { return d.String()[:len("sha256:")+8] }
+
+func describe(f *flow.Flow, pins []state.Pin) []string {
+	lines := []string{"source " + sourceText(f)}
+	for i := range f.Stages {
+		s := &f.Stages[i]
+		line := fmt.Sprintf("stage %s: %s", s.ID, s.Describe())
+		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
+			line += fmt.Sprintf(" (%s %s)", pins[at].Version, short(pins[at].Digest))
+		}
+		lines = append(lines, line)
+	}
+	return append(lines, fmt.Sprintf("delivery %s: %s", f.Delivery.ID, f.Delivery.Describe()))
+}
+
+// tryPlugins starts every plugin that is new to the flow once, so that one that
+// does not take its configuration refuses the document.
+func (d *Daemon) tryPlugins(ctx context.Context, f *flow.Flow, pins []state.Pin, head *state.Flow) error {
+	var uid uint64
+	if head != nil {
+		uid = head.UID
+	}
+	for _, s := range f.Plugins() {
+		at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID })
+		b, err := d.bindPlugin(ctx, f, s, uid, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(s.Plugin.Ref, pins[at].Version), Digest: pins[at].Digest.String()})
+		if err != nil {
+			e := record.AsError(err)
+			return &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %s; nothing was changed", f.FullName(), e.Message), Next: "mend the plugin or the stage's `with`, then apply again"}
+		}
+		if err := errors.Join(b.st.Close(ctx), b.lease.Release(ctx)); err != nil {
+			return d.apiError(err)
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) pins(f *flow.Flow, res *resolver) ([]state.Pin, error) {
+	var pins []state.Pin
+	for _, s := range f.Plugins() {
+		p, err := res.find(s.Plugin.Ref)
+		if err != nil {
+			return nil, d.apiError(err)
+		}
+		pins = append(pins, state.Pin{Stage: s.ID, Digest: p.Digest, Version: p.Version})
+	}
+	return pins, nil
+}
+
+// usedConnections are the stored names of the connections that f uses.
+func (d *Daemon) usedConnections(f *flow.Flow, res *resolver) ([]string, error) {
+	var names []string
+	for _, name := range f.Connections() {
+		if _, ok := flow.Anonymous(name); ok {
+			continue
+		}
+		if key := connectionKey(f.Project, name); res.pending[key] != nil {
+			names = append(names, key)
+			continue
+		}
+		c, err := d.storedName(f.Project, name)
+		if err != nil {
+			return nil, d.apiError(err)
+		}
+		if c != nil {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+// slots is the number of slots of a new flow: what it says, else one for each
+// partition that its source has now, at most defaultSlots.
+func (d *Daemon) slots(ctx context.Context, f *flow.Flow) uint16 {
+	if f.Slots > 0 {
+		return uint16(f.Slots)
+	}
+	if f.Source.Kafka == nil {
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(ctx, probe/3)
+	defer cancel()
+	p := &parts{connection: d.connection, logger: d.log}
+	src, err := p.source(f)
+	if err != nil {
+		return defaultSlots
+	}
+	defer src.Close()
+	found, err := src.Partitions(ctx)
+	if err != nil {
+		return defaultSlots
+	}
+	return uint16(max(1, min(len(found), defaultSlots)))
+}
+
+func randomUID() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// Flows implements api.Backend.
+func (d *Daemon) Flows(ctx context.Context, project string) ([]*api.Flow, error) {
+	flows, err := d.store.Flows()
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	out := make([]*api.Flow, 0, len(flows))
+	for _, f := range flows {
+		if project != "" && f.Project != project {
+			continue
+		}
+		af, err := d.apiFlow(f)
+		if err != nil {
+			return nil, err
+		}
+		af.Document, af.Partitions = "", nil
+		out = append(out, af)
+	}
+	slices.SortFunc(out, func(a, b *api.Flow) int {
+		return cmp.Or(strings.Compare(a.Project, b.Project), strings.Compare(a.Name, b.Name))
+	})
+	return out, nil
+}
+
+// Flow implements api.Backend.
+func (d *Daemon) Flow(_ context.Context, project, name string) (*api.Flow, error) {
+	f, err := d.findFlow(project, name)
+	if err != nil {
+		return nil, err
+	}
+	return d.apiFlow(f)
+}
+
+// apiFlow is the flow with what this node knows of it.
+func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
+	rev, err := d.store.FlowRevision(f.ID, f.Revision)
+	if err != nil || rev == nil {
+		return nil, d.apiError(cmp.Or(err, fmt.Errorf("revision %d of flow %s is missing", f.Revision, f.FullName())))
+	}
+	doc, err := decodeFlow(rev.Resolved)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	stats, err := d.store.QueueStats(f.ID)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	out := &api.Flow{
+		Project: f.Project, Name: f.Name, UID: fmt.Sprintf("%016x", f.UID), Description: doc.Description, Labels: doc.Labels,
+		Revision: f.Revision, Generation: f.Generation, DeployGeneration: f.Deploy, State: f.State.String(), Reason: f.Reason,
+		Order: string(doc.Order), Slots: int(f.Slots), Source: sourceText(doc), Delivery: doc.Delivery.Describe(),
+		Created: f.CreatedAt, Updated: f.UpdatedAt, Document: string(rev.Document), Lag: -1,
+		Queue: api.Queue{Entries: stats.Entries, Bytes: stats.Bytes, MaxEntries: MaxQueueEntries, MaxBytes: MaxQueueBytes},
+	}
+	r := d.runner(f.ID)
+	out.Stages = stagesOf(doc, rev.Pins, r)
+	if err := d.addPartitions(out, f, r); err != nil {
+		return nil, err
+	}
+	if r == nil {
+		return out, nil
+	}
+	r.mu.Lock()
+	out.Problem = r.trouble
+	r.mu.Unlock()
+	if pipe := r.pipe.Load(); pipe != nil {
+		s := pipe.Stats()
+		out.Figures = &api.Figures{Since: r.opened.UnixMilli(), In: s.In.Load(), Emitted: s.Emitted.Load(), Dropped: s.Dropped.Load(), Failed: s.Failed.Load(), Retried: s.Retried.Load()}
+		out.Problem = cmp.Or(out.Problem, pipe.Problem())
+	}
+	return out, nil
+}
+
+func sourceText(f *flow.Flow) string {
+	switch s := f.Source; {
+	case s.Kafka != nil:
+		return "kafka://" + strings.TrimPrefix(s.Kafka.Connection, "kafka://") + "/" + strings.Join(s.Kafka.Topics, ",")
+	case s.File != nil:
+		return "file " + s.File.Path
+	}
+	return "stream"
+}
+
+func stagesOf(doc *flow.Flow, pins []state.Pin, r *runner) []api.Stage {
+	var figures []pipeline.StageStats
+	if r != nil {
+		if pipe := r.pipe.Load(); pipe != nil {
+			figures = pipe.Stats().Stages
+		}
+	}
+	var out []api.Stage
+	add := func(s api.Stage) {
+		if i := len(out); i < len(figures) {
+			g := &figures[i]
+			s.Calls, s.Records, s.Nanos, s.Drops, s.Failures = g.Calls.Load(), g.Records.Load(), g.Nanos.Load(), g.Drops.Load(), g.Failures.Load()
+		}
+		out = append(out, s)
+	}
+	for i := range doc.Stages {
+		s := &doc.Stages[i]
+		a := api.Stage{ID: s.ID, Describe: s.Describe(), Otherwise: string(s.Otherwise)}
+		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
+			a.Plugin, a.Digest = pluginName(s.Plugin.Ref, pins[at].Version), pins[at].Digest.String()
+		}
+		add(a)
+	}
+	add(api.Stage{ID: doc.Delivery.ID, Describe: doc.Delivery.Describe(), Otherwise: string(doc.Delivery.Otherwise)})
+	return out
+}
+
+func (d *Daemon) addPartitions(out *api.Flow, f *state.Flow, r *runner) error {
+	partitions, err := d.store.Partitions(f.ID)
+	if err != nil {
+		return d.apiError(err)
+	}
+	slots, err := d.store.Slots(f.ID)
+	if err != nil {
+		return d.apiError(err)
+	}
+	marks, err := d.store.Watermarks(f.ID)
+	if err != nil {
+		return d.apiError(err)
+	}
+	committed := map[uint32]int64{}
+	for _, w := range marks {
+		committed[w.Part] = w.Low
+	}
+	lanes, ends := map[record.Partition]pipeline.LaneStatus{}, map[record.Partition]int64{}
+	if r != nil {
+		ends = r.lastEnds()
+		if pipe := r.pipe.Load(); pipe != nil {
+			lanes = pipe.Status()
+		}
+	}
+	known := true
+	lag := int64(0)
+	for _, p := range partitions {
+		at := record.Partition{Topic: p.Topic, Broker: p.Broker, Num: p.Source}
+		a := api.Partition{Topic: p.Topic, Partition: p.Source, Slot: uint32(p.Slot), Committed: -1, Position: -1, End: -1, Lag: -1}
+		if int(p.Slot) < len(slots) {
+			s := slots[p.Slot]
+			a.Epoch = s.Epoch
+			if s.Owner != (state.Slot{}).Owner {
+				a.Owner = s.Owner.String()
+			}
+		}
+		if c, ok := committed[p.Part]; ok {
+			a.Committed = c
+		}
+		if l, ok := lanes[at]; ok {
+			a.Position, a.InFlight, a.Paused, a.Problem = l.Next, l.InFlight, l.Paused, l.Problem
+		}
+		if end, ok := ends[at]; ok {
+			a.End = end
+		}
+		if a.End >= 0 && a.Committed >= 0 {
+			a.Lag = max(0, a.End-a.Committed)
+			lag += a.Lag
+		} else {
+			known = false
+		}
+		out.Partitions = append(out.Partitions, a)
+	}
+	if known && len(partitions) > 0 {
+		out.Lag = lag
+	}
+	return nil
+}
+
+// SetFlow implements api.Backend.
+func (d *Daemon) SetFlow(ctx context.Context, project, name, want string) (*api.Flow, error) {
+	f, err := d.findFlow(project, name)
+	if err != nil {
+		return nil, err
+	}
+	c := &state.FlowState{Flow: f.ID}
+	switch want {
+	case api.StateRunning:
+		c.State = state.Running
+		stats, err := d.store.QueueStats(f.ID)
+		if err != nil {
+			return nil, d.apiError(err)
+		}
+		if stats.Entries >= MaxQueueEntries || stats.Bytes >= MaxQueueBytes {
+			return nil, &api.Error{Code: api.CodeConflict, Detail: "flow " + f.FullName() + " stays paused: " + queueFull(stats)}
+		}
+	case api.StatePaused:
+		c.State, c.Reason = state.Paused, "paused by hand"
+	default:
+		return nil, invalid("state %q: it is running or paused", want)
+	}
+	if _, err := d.node.Propose(ctx, c); err != nil {
+		return nil, d.apiError(err)
+	}
+	return d.Flow(ctx, project, name)
+}
+
+// DeleteFlow implements api.Backend.
+func (d *Daemon) DeleteFlow(ctx context.Context, project, name string, purge bool) error {
+	f, err := d.findFlow(project, name)
+	if err != nil {
+		return err
+	}
+	_, err = d.node.Propose(ctx, &state.FlowDelete{Flow: f.ID, Purge: purge})
+	return d.apiError(err)
+}
+
+// Revisions implements api.Backend.
+func (d *Daemon) Revisions(_ context.Context, project, name string) ([]*api.Revision, error) {
+	f, err := d.findFlow(project, name)
+	if err != nil {
+		return nil, err
+	}
+	revs, err := d.store.Revisions(f.ID)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	out := make([]*api.Revision, 0, len(revs))
+	for _, rev := range slices.Backward(revs) {
+		a := &api.Revision{Revision: rev.Number, At: rev.At, Document: string(rev.Document)}
+		for _, p := range rev.Pins {
+			if a.Pinned == nil {
+				a.Pinned = map[string]string{}
+			}
+			a.Pinned[p.Stage] = p.Version + " " + p.Digest.String()
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// decodeFlow reads the resolved form of a flow's document.
+func decodeFlow(resolved []byte) (*flow.Flow, error) {
+	doc, err := flow.DecodeResolved(resolved)
+	if err != nil {
+		return nil, err
+	}
+	if doc.Flow == nil {
+		return nil, fmt.Errorf("read resolved document: it is a %s, not a flow", doc.Kind)
+	}
+	return doc.Flow, nil
+}

@@ -1,0 +1,220 @@
+// Package daemon builds one node out of the parts: state and log, sandbox and
+// registry, sources, stages and deliveries, and the admin API. It is where
+// runtime, plugins and cluster meet; flowd and flowctl share it.
+//
+// It decides which flows run and with what; how records flow is the
+// pipeline's business, what is true the state's.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace-io/millrace/cluster/node"
+	"github.com/millrace-io/millrace/cluster/state"
+	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/plugins/registry"
+	"github.com/millrace-io/millrace/plugins/sandbox"
+)
+
+// Bounds of a flow's failure queue. A flow that reaches one is paused.
+const (
+	MaxQueueEntries = 100_000
+	MaxQueueBytes   = 1 << 30
+)
+
+// Config describes a node. The zero value of a field is its default.
+type Config struct {
+	// Dir is the data folder; "" is ./data.
+	Dir string
+	// Listen is HOST:PORT of the admin API; "" is 127.0.0.1:7070.
+	Listen string
+	// Secrets is the folder with secrets; "" is secrets/ in Dir.
+	Secrets string
+	// Version of the program.
+	Version string
+	// WindowBytes bounds the records in flight on the node; 0: 256 MiB.
+	WindowBytes int64
+	// PluginMemoryBytes limits a plugin's memory; 0: the sandbox's default.
+	PluginMemoryBytes int64
+	// FetchMaxBytes bounds a fetch from Kafka; 0: the connector's default.
+	FetchMaxBytes int32
+	// DrainLimit is how long a soft stop waits for what is under way; 0: 10 s.
+	DrainLimit time.Duration
+	Logger     *slog.Logger
+}
+
+func (c *Config) defaults() {
+	if c.Dir == "" {
+		c.Dir = "data"
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:7070"
+	}
+	if c.Secrets == "" {
+		c.Secrets = filepath.Join(c.Dir, "secrets")
+	}
+	if c.WindowBytes <= 0 {
+		c.WindowBytes = 256 << 20
+	}
+	if c.DrainLimit <= 0 {
+		c.DrainLimit = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Daemon is a running node.
+type Daemon struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+
+	listener net.Listener
+	server   *http.Server
+	node     *node.Node
+	store    *state.Store
+	sandbox  *sandbox.Runtime
+	blobs    *registry.Store
+	modules  *registry.Modules
+	metrics  *metrics
+
+	urged chan struct{} // 1: a commit is wanted soon
+	kick  chan struct{} // 1: flows are to be reconciled
+	fatal chan error    // 1: the node cannot go on
+
+	mu      sync.Mutex
+	runners map[state.FlowID]*runner // guarded by mu
+	retired []*runner                // guarded by mu; stopping
+	ready   bool                     // guarded by mu
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open starts a node: the data folder is locked, the log is read, the admin
+// API's port is taken. Run serves. The error says what stands in the way and
+// what to do, a *node.LockedError if another process has the folder.
+func Open(ctx context.Context, cfg Config) (d *Daemon, err error) {
+	cfg.defaults()
+	d = &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
+		urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if d.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", cfg.Listen, err)
+	}
+	d.node, err = node.Open(ctx, node.Config{Dir: cfg.Dir, Logger: d.log, Version: cfg.Version, Addr: d.Addr(), OnFailure: d.fail})
+	if err != nil {
+		return nil, err
+	}
+	d.store = d.node.State()
+	if err := os.MkdirAll(cfg.Secrets, 0o700); err != nil {
+		return nil, fmt.Errorf("make the secrets folder: %w", err)
+	}
+	if d.blobs, err = registry.OpenStore(cfg.Dir); err != nil {
+		return nil, err
+	}
+	d.sandbox, err = sandbox.New(ctx, sandbox.Config{CacheDir: filepath.Join(cfg.Dir, "cache", "wazero"), Logger: d.log, MaxMemoryBytes: cfg.PluginMemoryBytes})
+	if err != nil {
+		return nil, err
+	}
+	d.modules = registry.NewModules(d.blobs, d.sandbox)
+	d.metrics = newMetrics(d)
+	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version}))
+	return d, nil
+}
+
+// Addr is the address of the admin API.
+func (d *Daemon) Addr() string { return d.listener.Addr().String() }
+
+func (d *Daemon) fail(err error) {
+	select {
+	case d.fatal <- err:
+	default:
+	}
+}
+
+// Run serves until ctx ends. Then it stops softly: no more records are taken
+// in, those under way are finished and committed within the drain limit. What
+// is not settled by then is read again by the next life. The listener is
+// closed last.
+func (d *Daemon) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var serving errgroup.Group
+	serving.Go(func() error {
+		if err := d.server.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
+			stop()
+			return fmt.Errorf("serve the admin API: %w", err)
+		}
+		return nil
+	})
+
+	committing, stopCommits := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCommits()
+	var g errgroup.Group
+	g.Go(func() error { d.commits(committing); return nil })
+	d.mu.Lock()
+	d.ready = true
+	d.mu.Unlock()
+	err := d.reconcile(ctx)
+
+	d.mu.Lock()
+	d.ready = false
+	d.mu.Unlock()
+	d.stopAll()
+	stopCommits()
+	err = errors.Join(err, g.Wait())
+	closing, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if e := d.server.Shutdown(closing); e != nil {
+		_ = d.server.Close()
+	}
+	return errors.Join(err, serving.Wait())
+}
+
+// Close releases everything. It is idempotent; Run must have returned.
+func (d *Daemon) Close() error {
+	d.closeOnce.Do(func() {
+		var errs []error
+		ctx := context.Background()
+		if d.modules != nil {
+			errs = append(errs, d.modules.Close())
+		}
+		if d.sandbox != nil {
+			errs = append(errs, d.sandbox.Close(ctx))
+		}
+		if d.node != nil {
+			errs = append(errs, d.node.Close())
+		}
+		if d.listener != nil {
+			if err := d.listener.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+		d.closeErr = errors.Join(errs...)
+	})
+	return d.closeErr
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,83 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/millrace-io/millrace/examples/orders/orderstage"
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// orderEvents are n records of the order stage's example input.
+func orderEvents(tb testing.TB, n int) []record.Record {
+	tb.Helper()
+	data, err := os.ReadFile("../../examples/orders/in.ndjson")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	out := make([]record.Record, n)
+	for i := range out {
+		out[i] = record.Record{
+			Key: []byte("c-36404"), Value: lines[i%len(lines)], Topic: "orders", Offset: int64(i), Timestamp: 1_700_000_000_000, Attempt: 1, To: -1,
+		}
+	}
+	return out
+}
+
+// native answers a batch with the order stage in Go, as a stage would.
+func native(b *record.Batch, out *record.Results) {
+	buf := make([]byte, 0, 320*len(b.Records))
+	for i := range b.Records {
+		at := len(buf)
+		var o orderstage.Outcome
+		buf, o = orderstage.Order(buf, b.Records[i].Value)
+		switch o {
+		case orderstage.Emit:
+			r := b.Records[i]
+			r.Value = buf[at:len(buf):len(buf)]
+			out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: r})
+		case orderstage.Drop:
+			out.Drops = append(out.Drops, int32(i))
+		default:
+			out.Failures = append(out.Failures, record.Failure{In: int32(i)})
+		}
+	}
+}
+
+func nativePass(b *record.Batch, out *record.Results) {
+	for i := range b.Records {
+		out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: b.Records[i]})
+	}
+}
+
+func BenchmarkStage(b *testing.B) {
+	rt := open(b, Config{CacheDir: b.TempDir(), Workers: 1})
+	run := func(name string, f func(*record.Batch, *record.Results) error) {
+		for _, n := range []int{1, 16, 128} {
+			b.Run(fmt.Sprintf("%s/batch=%d", name, n), func(b *testing.B) {
+				batch := &record.Batch{Partition: record.Partition{Topic: "orders"}, Now: 1_700_000_000_000, Records: orderEvents(b, n)}
+				var out record.Results
+				b.SetBytes(int64(batch.Bytes()))
+				b.ReportAllocs()
+				for b.Loop() {
+					out.Reset()
+					if err := f(batch, &out); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/record")
+			})
+		}
+	}
+	guest := func(file string) func(*record.Batch, *record.Results) error {
+		s := stageOf(b, rt, file, StageConfig{Flow: "default/bench", Stage: "s"})
+		return func(batch *record.Batch, out *record.Results) error { return s.Process(b.Context(), batch, out) }
+	}
+	run("stage=pass/guest=native", func(b *record.Batch, out *record.Results) error { nativePass(b, out); return nil })
+	run("stage=pass/guest=rust", guest(faultyWasm))
+	run("stage=order/guest=native", func(b *record.Batch, out *record.Results) error { native(b, out); return nil })
+	run("stage=order/guest=rust", guest(ordersWasm))
+}

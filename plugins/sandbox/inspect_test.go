@@ -1,0 +1,304 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/millrace-io/millrace/plugins/manifest"
+	"github.com/millrace-io/millrace/plugins/rewrite"
+)
+
+// asm assembles modules for tests: sections by hand, all functions empty or
+// returning zero.
+type asm struct {
+	types   []string // "(i32) -> i64" in package rewrite's form
+	imports []asmImport
+	funcs   []asmFunc
+	memory  []byte // content of the memory section, nil for {0, 1}
+	noMem   bool
+	globals []byte
+	customs []byte
+}
+
+type asmImport struct {
+	module, name, typ string
+}
+
+type asmFunc struct {
+	export, typ string
+	body        []byte // nil: zero results
+}
+
+func uleb(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
+
+func vec(items ...[]byte) []byte {
+	out := uleb(len(items))
+	for _, i := range items {
+		out = append(out, i...)
+	}
+	return out
+}
+
+func str(s string) []byte { return append(uleb(len(s)), s...) }
+
+func section(id byte, content []byte) []byte {
+	return append(append([]byte{id}, uleb(len(content))...), content...)
+}
+
+func valTypes(s string) []byte {
+	var out []byte
+	for f := range strings.SplitSeq(s, ",") {
+		switch strings.TrimSpace(f) {
+		case "i32":
+			out = append(out, 0x7f)
+		case "i64":
+			out = append(out, 0x7e)
+		case "f64":
+			out = append(out, 0x7c)
+		}
+	}
+	return append(uleb(len(out)), out...)
+}
+
+func (a asm) typeIndex(list *[]string, t string) int {
+	if i := slices.Index(*list, t); i >= 0 {
+		return i
+	}
+	*list = append(*list, t)
+	return len(*list) - 1
+}
+
+func (a asm) build() []byte {
+	types := slices.Clone(a.types)
+	var imports, decls, exports, bodies [][]byte
+	for _, im := range a.imports {
+		t := a.typeIndex(&types, im.typ)
+		imports = append(imports, append(append(str(im.module), str(im.name)...), append([]byte{0}, uleb(t)...)...))
+	}
+	for i, f := range a.funcs {
+		t := a.typeIndex(&types, f.typ)
+		decls = append(decls, uleb(t))
+		if f.export != "" {
+			exports = append(exports, append(append(str(f.export), 0), uleb(len(a.imports)+i)...))
+		}
+		body := f.body
+		if body == nil {
+			switch _, res, _ := strings.Cut(f.typ, " -> "); res {
+			case "i32":
+				body = []byte{0x41, 0}
+			case "i64":
+				body = []byte{0x42, 0}
+			}
+		}
+		body = append(append([]byte{0}, body...), 0x0b)
+		bodies = append(bodies, append(uleb(len(body)), body...))
+	}
+	var typeItems [][]byte
+	for _, t := range types {
+		params, results, _ := strings.Cut(t, " -> ")
+		typeItems = append(typeItems, append(append([]byte{0x60}, valTypes(strings.Trim(params, "()"))...), valTypes(results)...))
+	}
+	out := []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
+	out = append(out, section(1, vec(typeItems...))...)
+	if len(imports) > 0 {
+		out = append(out, section(2, vec(imports...))...)
+	}
+	out = append(out, section(3, vec(decls...))...)
+	if !a.noMem {
+		mem := a.memory
+		if mem == nil {
+			mem = []byte{0, 1}
+		}
+		out = append(out, section(5, vec(mem))...)
+		exports = append(exports, append(str("memory"), 2, 0))
+	}
+	if a.globals != nil {
+		out = append(out, section(6, vec(a.globals))...)
+	}
+	out = append(out, section(7, vec(exports...))...)
+	out = append(out, section(10, vec(bodies...))...)
+	return append(out, a.customs...)
+}
+
+// minimal is a call mode guest that gives every batch up.
+func minimal() asm {
+	return asm{funcs: []asmFunc{
+		{export: "stage_abi_1", typ: "()"},
+		{export: "stage_alloc", typ: "(i32) -> i32"},
+		{export: "stage_batch", typ: "(i32, i32) -> i64"},
+	}}
+}
+
+func command() asm { return asm{funcs: []asmFunc{{export: "_start", typ: "()"}}} }
+
+func withManifest(a asm, json string) asm {
+	a.customs = section(0, append(str(manifest.Section), json...))
+	return a
+}
+
+func TestInspectRefusals(t *testing.T) {
+	with := func(a asm, f func(*asm)) asm { f(&a); return a }
+	for _, c := range []struct {
+		name string
+		wasm []byte
+		kind Refusal
+		want string
+	}{
+		{"call", minimal().build(), "", ""},
+		{"lines", command().build(), "", ""},
+		{"wasi and stage imports", with(minimal(), func(a *asm) {
+			a.imports = []asmImport{{"stage", "log", "(i32, i32, i32)"}, {"stage", "count", "(i32, i32, f64)"}, {wasiModule, "proc_exit", "(i32)"}}
+		}).build(), "", ""},
+		{"not wasm", []byte("#!/bin/sh\n"), RefusedFormat, ""},
+		{"empty", nil, RefusedFormat, ""},
+		{"cut", minimal().build()[:20], RefusedFormat, ""},
+		{"next abi", asm{funcs: []asmFunc{{export: "stage_abi_2", typ: "()"}}}.build(), RefusedABI, "it exports stage_abi_2: this host runs stage_abi_1; build it with a PDK for stage/1, or upgrade this host"},
+		{"neither", asm{funcs: []asmFunc{{export: "run", typ: "()"}}}.build(), RefusedMode, "it exports neither stage_abi_1 nor _start"},
+		{"extism", with(command(), func(a *asm) { a.imports = []asmImport{{extismHost, "input_length", "() -> i64"}} }).build(), RefusedUnsupported, "it is an Extism plugin"},
+		{"foreign import", with(minimal(), func(a *asm) { a.imports = []asmImport{{"env", "abort", "(i32, i32)"}} }).build(), RefusedImport, `it imports the function "env" "abort", which this host does not have`},
+		{"unknown of ours", with(minimal(), func(a *asm) { a.imports = []asmImport{{"stage", "fetch", "()"}} }).build(), RefusedImport, `"stage" "fetch"`},
+		{"wrong type of ours", with(minimal(), func(a *asm) { a.imports = []asmImport{{"stage", "log", "()"}} }).build(), RefusedImport, `its import "stage" "log" has the type (); declare it as (i32, i32, i32)`},
+		{"old wasi", with(minimal(), func(a *asm) { a.imports = []asmImport{{"wasi_unstable", "fd_write", "(i32, i32, i32, i32) -> i32"}} }).build(), RefusedImport, "of an old WASI"},
+		{"no alloc", with(minimal(), func(a *asm) { a.funcs = slices.Delete(a.funcs, 1, 2) }).build(), RefusedABI, "it does not export the function stage_alloc"},
+		{"wrong batch", with(minimal(), func(a *asm) { a.funcs[2].typ = "(i32) -> i64" }).build(), RefusedABI, "its export stage_batch has the type (i32) -> i64; declare it as (i32, i32) -> i64"},
+		{"wrong init", with(minimal(), func(a *asm) { a.funcs = append(a.funcs, asmFunc{export: "stage_init", typ: "()"}) }).build(), RefusedABI, "its export stage_init has the type ()"},
+		{"no memory", with(minimal(), func(a *asm) { a.noMem = true }).build(), RefusedMemory, `it exports no memory named "memory"`},
+		{"shared memory", with(minimal(), func(a *asm) { a.memory = []byte{3, 1, 2} }).build(), RefusedMemory, "it has a shared memory"},
+		{"bad manifest", withManifest(minimal(), `{"name":"X"}`).build(), RefusedManifest, "is no plugin name"},
+		{"manifest says call", withManifest(command(), `{"mode":"call"}`).build(), RefusedABI, `its manifest says mode "call", but it does not export stage_abi_1`},
+		{"manifest of another abi", withManifest(command(), `{"abi":2}`).build(), RefusedABI, "its manifest says abi 2: this host runs 1"},
+		{"manifest differs", withManifest(minimal(), `{"abi":2}`).build(), RefusedABI, "but its manifest says abi 2"},
+		{"lines batch", withManifest(command(), `{"lines":"batch"}`).build(), RefusedUnsupported, `lines "batch", which is not supported yet`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			info, err := Inspect(c.wasm)
+			if err == nil {
+				err = info.Err()
+			}
+			if c.kind == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			e, ok := errors.AsType[*RefusedError](err)
+			if !ok || e.Kind != c.kind || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want kind %s and %q", err, c.kind, c.want)
+			}
+		})
+	}
+}
+
+func TestInspectFacts(t *testing.T) {
+	info, err := Inspect(read(t, ordersWasm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := info.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode != manifest.ModeCall || info.ABI != 1 || info.Manifest == nil || info.Manifest.Name != "orders" || !info.ExactRestore || info.MemoryMinBytes == 0 {
+		t.Errorf("got %+v", info)
+	}
+	if n := info.Named("x.wasm"); n.Name != "orders" || n.Version != "1.0.0" {
+		t.Errorf("got %s@%s", n.Name, n.Version)
+	}
+	info, err = Inspect(read(t, linesWasm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode != manifest.ModeLines || info.Why != "it is a WASI command: it exports _start" {
+		t.Errorf("got mode %q: %s", info.Mode, info.Why)
+	}
+	if n := info.Named("lines.wasm"); n.Name != "lines" || n.Version != "0.0.0+"+info.Digest[7:15] {
+		t.Errorf("got %s@%s", n.Name, n.Version)
+	}
+}
+
+// TestHostModules compares the list that Inspect goes by with what wazero has.
+func TestHostModules(t *testing.T) {
+	ctx := context.Background()
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
+	defer r.Close(ctx)
+	c, err := wasi_snapshot_preview1.NewBuilder(r).Compile(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	functions := c.ExportedFunctions()
+	if len(functions) != len(hostModules[wasiModule]) {
+		t.Errorf("wazero has %d functions, the list %d", len(functions), len(hostModules[wasiModule]))
+	}
+	for name, def := range functions {
+		types := func(vs []byte) string {
+			s := make([]string, len(vs))
+			for i, v := range vs {
+				s[i] = rewrite.ValType(v).String()
+			}
+			return strings.Join(s, ", ")
+		}
+		want := "(" + types(def.ParamTypes()) + ")"
+		if len(def.ResultTypes()) > 0 {
+			want += " -> " + types(def.ResultTypes())
+		}
+		if got := hostModules[wasiModule][name]; got != want {
+			t.Errorf("%s: listed as %q, wazero has %q", name, got, want)
+		}
+	}
+}
+
+func TestCompileRefuses(t *testing.T) {
+	rt := open(t, Config{MaxMemoryBytes: 1 << 20})
+	a := minimal()
+	a.memory = []byte{0, 17}
+	_, err := rt.Compile(t.Context(), a.build())
+	if e, ok := errors.AsType[*RefusedError](err); !ok || e.Kind != RefusedMemory || !strings.Contains(err.Error(), "it starts with 1088 KiB of memory, the limit is 1 MiB") {
+		t.Errorf("got %v, want a refusal of its memory", err)
+	}
+	// Structure is right, types are not.
+	b := minimal()
+	b.funcs[1].body = []byte{0x42, 0}
+	_, err = rt.Compile(t.Context(), b.build())
+	if e, ok := errors.AsType[*RefusedError](err); !ok || e.Kind != RefusedFormat {
+		t.Errorf("an invalid function: got %v, want a refusal of its format", err)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	_, err := New(t.Context(), Config{Workers: -1, MaxMemoryBytes: 5})
+	if err == nil || !strings.Contains(err.Error(), "workers: -1") || !strings.Contains(err.Error(), "memory limit: 5 bytes") {
+		t.Errorf("got %v, want both faults", err)
+	}
+}
+
+func TestFileCache(t *testing.T) {
+	dir := t.TempDir()
+	wasm := read(t, ordersWasm)
+	for range 2 {
+		rt, err := New(t.Context(), Config{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := rt.Compile(t.Context(), wasm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := m.NewStage(t.Context(), StageConfig{Stage: "s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := process(t, s, batchOf(`{"status":"cancelled"}`))
+		if len(out.Drops) != 1 {
+			t.Errorf("got %+v, want a drop", out)
+		}
+		if err := errors.Join(s.Close(t.Context()), m.Close(t.Context()), rt.Close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

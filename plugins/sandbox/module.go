@@ -1,0 +1,125 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/millrace-io/millrace/plugins/manifest"
+	"github.com/millrace-io/millrace/plugins/rewrite"
+)
+
+// parallelCompileBytes is the size of code from which on several workers
+// compile it.
+const parallelCompileBytes = 1 << 20
+
+// Module is a compiled plugin. It is safe for concurrent use.
+type Module struct {
+	rt       *Runtime
+	info     *Info
+	compiled wazero.CompiledModule
+	globals  []rewrite.Global
+	schema   *manifest.Schema
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Compile judges, rewrites and compiles a plugin. Machine code comes from the
+// file cache when the same bytes were compiled before. It takes up to seconds
+// for large modules and does not look at ctx between functions.
+//
+// Refusals are *RefusedError, joined when there are several.
+func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
+	info, parsed, err := inspect(wasm)
+	if err != nil {
+		return nil, err
+	}
+	rt.checkMemory(info)
+	if err := info.Err(); err != nil {
+		return nil, err
+	}
+	m := &Module{rt: rt, info: info}
+	if info.Manifest != nil && info.Manifest.Config != nil {
+		if m.schema, err = manifest.CompileSchema(info.Manifest.Config); err != nil {
+			return nil, &RefusedError{Kind: RefusedManifest, Reason: err.Error(), Err: err}
+		}
+	}
+	out, err := parsed.Rewrite(rewrite.Options{})
+	if err != nil {
+		if e, ok := errors.AsType[*rewrite.RefusedError](err); ok {
+			return nil, refusedBy(e)
+		}
+		return nil, fmt.Errorf("rewrite plugin %s: %w", info.Digest, err)
+	}
+	m.globals = out.Globals
+	if info.CodeBytes >= parallelCompileBytes {
+		ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+	}
+	if m.compiled, err = rt.compile(ctx, out.Wasm); err != nil {
+		return nil, &RefusedError{
+			Kind: RefusedFormat, Reason: fmt.Sprintf("it does not validate: %v", err), Err: err,
+			Advice: "the file is damaged, or its toolchain made an invalid module; build it again",
+		}
+	}
+	return m, nil
+}
+
+// compile turns a panic of the compiler into an error: what it reads comes
+// from anybody.
+func (rt *Runtime) compile(ctx context.Context, wasm []byte) (c wazero.CompiledModule, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the compiler gave up: %v", r)
+		}
+	}()
+	return rt.wz.CompileModule(ctx, wasm)
+}
+
+func (rt *Runtime) checkMemory(i *Info) {
+	if i.MemoryMinBytes > rt.cfg.MaxMemoryBytes {
+		i.refuse(RefusedMemory, "raise the node's limit (limits: {plugin_memory: ...}), or link the plugin with less memory",
+			"it starts with %s of memory, the limit is %s", bytesText(i.MemoryMinBytes), bytesText(rt.cfg.MaxMemoryBytes))
+	}
+}
+
+// Info tells what is known about the plugin. It must not be changed.
+func (m *Module) Info() *Info { return m.info }
+
+// CheckConfig holds a configuration against the plugin: that it can take one
+// at all, and the schema of its manifest. The error is a *manifest.ConfigError
+// where single places are wrong.
+func (m *Module) CheckConfig(config []byte) error {
+	given := len(config) > 0 && string(config) != "{}" && string(config) != "null"
+	if given && m.info.Mode == manifest.ModeLines {
+		return errors.New("configuration of the plugin: a program that reads STDIN takes none; remove `with`")
+	}
+	if given && !m.info.Configurable {
+		return errors.New("configuration of the plugin: it takes none (it exports no stage_init); remove `with`")
+	}
+	if m.schema != nil {
+		return m.schema.Validate(config)
+	}
+	return nil
+}
+
+// Close releases the machine code. The module's stages must be closed before.
+func (m *Module) Close(ctx context.Context) error {
+	m.closeOnce.Do(func() { m.closeErr = m.compiled.Close(ctx) })
+	return m.closeErr
+}
+
+func bytesText(n int64) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

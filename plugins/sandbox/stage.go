@@ -1,0 +1,306 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/millrace-io/millrace/plugins/abi"
+	"github.com/millrace-io/millrace/plugins/manifest"
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// StageConfig is the place of a plugin in a flow. The zero value works, for a
+// plugin that needs no configuration.
+type StageConfig struct {
+	// Flow is {project}/{name}, Stage the id in it, Plugin name@version; all
+	// for logs and messages.
+	Flow, Stage, Plugin string
+	// FlowUID goes into batch ids.
+	FlowUID uint64
+	// Digest of the plugin for logs; empty: the module's own.
+	Digest string
+	// Config is given to stage_init; empty: {}.
+	Config json.RawMessage
+	// MemoryBytes limits the guest's memory; 0: memory_mb of the manifest,
+	// else the runtime's limit. More than that is an error.
+	MemoryBytes int64
+	// Lines is how a lines program runs: "each", or empty for the same.
+	Lines string
+	// Envelope gives a lines program whole records as JSON and reads such.
+	Envelope bool
+	// Isolation is "batch", or empty for the same.
+	Isolation string
+	// Outputs are the outputs, beside the default one, that the flow takes.
+	// Emitting to another one is a protocol error.
+	Outputs []string
+
+	// Logger gets the guest's log lines, nil discards.
+	Logger *slog.Logger
+	// OnLog gets the same lines, may be nil. Both are called within Process,
+	// at most LogsPerSecond times a second.
+	OnLog func(level slog.Level, line string)
+	// OnCount gets what guests count, summed up for each call; may be nil.
+	// It is called within Process, by several goroutines at once.
+	OnCount func(name string, delta float64)
+}
+
+// LogsPerSecond limits the log lines that a stage passes on; a burst may have
+// logBurst.
+const (
+	LogsPerSecond = 100
+	logBurst      = 1000
+)
+
+// Stats counts what a stage did since it was made.
+type Stats struct {
+	// Calls of the guest, the repeated ones included; Records in them.
+	Calls, Records int64
+	// GuestTime is the time of the calls, with encoding and decoding, without
+	// restoring.
+	GuestTime time.Duration
+	// Restores of an instance to its image; Instances made (by whatever
+	// way), and of these Clones: made from the image without a start.
+	Restores, Instances, Clones int64
+	// Repeats are calls that were made to find the records that fail.
+	Repeats int64
+	// Failed counts records in Results.Failures; LogsDropped log lines over
+	// the limit.
+	Failed, LogsDropped int64
+	// ImageLevel is the present level of the image, ImageBytes its size.
+	ImageLevel int
+	ImageBytes int64
+}
+
+type counters struct {
+	calls, records, guest, restores, instances, clones, repeats, failed, logsDropped atomic.Int64
+}
+
+// Stage runs a plugin at its place in a flow. Process may be called by many
+// goroutines at once; each call has an instance to itself, of at most
+// Config.Workers.
+type Stage struct {
+	rt         *Runtime
+	mod        *Module
+	cfg        StageConfig
+	log        *slog.Logger
+	limit      int64
+	configHash uint64
+	outputs    []abi.Output
+
+	// workers has a place for each instance in use; its capacity is the
+	// number of workers.
+	workers chan struct{}
+	closed  chan struct{}
+
+	mu        sync.Mutex
+	idle      []*instance // guarded by mu; the last one used is at the end
+	image     *image      // guarded by mu; nil before the first instance
+	level     int         // guarded by mu; of the image
+	maxLevel  int         // guarded by mu
+	streak    int         // guarded by mu; calls in a row that grew memory
+	closeOnce sync.Once
+	closeErr  error
+
+	perRecord atomic.Int64 // ns of guest time, a moving average
+	limiter   *rate.Limiter
+	unsaid    atomic.Int64 // dropped log lines that no message told of yet
+	count     counters
+}
+
+// NewStage checks the configuration and starts one instance, so that a plugin
+// that does not take it fails here, with its own message (*InitError). Close
+// releases the stage.
+func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) {
+	s := &Stage{
+		rt: m.rt, mod: m, cfg: cfg,
+		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
+		maxLevel: maxImageLevel,
+		limiter:  rate.NewLimiter(LogsPerSecond, logBurst),
+	}
+	if err := s.configure(); err != nil {
+		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
+	}
+	if m.info.Mode == manifest.ModeLines {
+		in, err := s.base(true)
+		if err != nil {
+			return nil, fmt.Errorf("stage %q: %w", cfg.Stage, err)
+		}
+		in.close()
+		return s, nil
+	}
+	in, err := s.newInstance(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("stage %q: %w", cfg.Stage, err)
+	}
+	s.idle = append(s.idle, in)
+	return s, nil
+}
+
+func (s *Stage) configure() error {
+	cfg, info := &s.cfg, s.mod.info
+	if cfg.Digest == "" {
+		cfg.Digest = info.Digest
+	}
+	if cfg.Plugin == "" {
+		n := info.Named("plugin")
+		cfg.Plugin = n.Name + "@" + n.Version
+	}
+	s.log = cfg.Logger
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.log = s.log.With("flow", cfg.Flow, "stage", cfg.Stage, "plugin", cfg.Plugin)
+
+	var errs []error
+	if cfg.Lines != "" && cfg.Lines != "each" {
+		errs = append(errs, fmt.Errorf("lines: %s is not supported yet; use each", cfg.Lines))
+	}
+	if cfg.Isolation != "" && cfg.Isolation != "batch" {
+		errs = append(errs, fmt.Errorf("isolation: %s is not supported yet; use batch", cfg.Isolation))
+	}
+	if cfg.Envelope && info.Mode != manifest.ModeLines {
+		errs = append(errs, errors.New("envelope: it is for programs that read STDIN; this plugin gets whole records anyway"))
+	}
+	if len(cfg.Config) == 0 {
+		cfg.Config = json.RawMessage("{}")
+	}
+	if !json.Valid(cfg.Config) {
+		errs = append(errs, errors.New("configuration of the plugin: it is no JSON"))
+	} else {
+		errs = append(errs, s.mod.CheckConfig(cfg.Config))
+	}
+	s.configHash = xxhash.Sum64(cfg.Config)
+
+	names := info.Outputs()
+	for i, n := range names {
+		s.outputs = append(s.outputs, abi.Output{Name: n, Bound: i == 0 || slices.Contains(cfg.Outputs, n)})
+	}
+	for _, n := range cfg.Outputs {
+		if !slices.Contains(names, n) {
+			errs = append(errs, fmt.Errorf("outputs: the plugin has no output %q; it has %q", n, names))
+		}
+	}
+
+	s.limit = s.rt.cfg.MaxMemoryBytes
+	switch {
+	case cfg.MemoryBytes > s.limit:
+		errs = append(errs, fmt.Errorf("memory: %s is more than this node allows, %s", bytesText(cfg.MemoryBytes), bytesText(s.limit)))
+	case cfg.MemoryBytes > 0:
+		s.limit = cfg.MemoryBytes
+	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
+		s.limit = min(s.limit, int64(info.Manifest.MemoryMB)<<20)
+	}
+	s.limit = s.limit / pageBytes * pageBytes
+	if info.MemoryMinBytes > s.limit {
+		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", bytesText(info.MemoryMinBytes), bytesText(s.limit)))
+	}
+	return errors.Join(errs...)
+}
+
+// Info tells what is known about the plugin.
+func (s *Stage) Info() *Info { return s.mod.info }
+
+// MemoryBytes is the memory limit of each instance.
+func (s *Stage) MemoryBytes() int64 { return s.limit }
+
+// Process passes b through the plugin and appends the answers to out; each
+// record is answered there, whatever the guest does. It blocks while all
+// workers are busy. b is only read.
+//
+// Answers stand in the order in which the guest gave them; where the batch was
+// processed in parts, part after part. An error is about the sandbox, not the
+// records: ctx ended, the stage was closed, an instance could not be made; out
+// is then as it was before, and the whole batch may be processed again.
+//
+// A guest that never returns blocks the call for ever, whatever ctx says.
+func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Results) error {
+	if len(b.Records) == 0 {
+		return nil
+	}
+	if err := s.enter(ctx); err != nil {
+		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
+	}
+	defer func() { <-s.workers }()
+	emits, drops, failures := len(out.Emits), len(out.Drops), len(out.Failures)
+	var err error
+	if s.mod.info.Mode == manifest.ModeLines {
+		err = s.processLines(ctx, b, out)
+	} else {
+		err = s.processCalls(ctx, b, out)
+	}
+	if err != nil {
+		clear(out.Emits[emits:])
+		clear(out.Failures[failures:])
+		out.Emits, out.Drops, out.Failures = out.Emits[:emits], out.Drops[:drops], out.Failures[:failures]
+		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
+	}
+	s.count.failed.Add(int64(len(out.Failures) - failures))
+	return nil
+}
+
+// enter takes a worker's place.
+func (s *Stage) enter(ctx context.Context) error {
+	select {
+	case <-s.closed:
+		return ErrClosed
+	default:
+	}
+	select {
+	case s.workers <- struct{}{}:
+		return nil
+	case <-s.closed:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close waits for running calls, then closes all instances. Later calls of
+// Process report ErrClosed. It gives up waiting when ctx ends; the instances
+// in use are then closed by their calls.
+func (s *Stage) Close(ctx context.Context) error {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		for range cap(s.workers) {
+			select {
+			case s.workers <- struct{}{}:
+			case <-ctx.Done():
+				s.closeErr = fmt.Errorf("close stage %q: calls of plugin %s are still running: %w", s.cfg.Stage, s.cfg.Plugin, ctx.Err())
+			}
+		}
+		s.mu.Lock()
+		idle := s.idle
+		s.idle, s.image = nil, nil
+		s.mu.Unlock()
+		for _, in := range idle {
+			in.close()
+		}
+	})
+	return s.closeErr
+}
+
+// Stats tells what the stage did so far.
+func (s *Stage) Stats() Stats {
+	c := &s.count
+	st := Stats{
+		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()), Restores: c.restores.Load(),
+		Instances: c.instances.Load(), Clones: c.clones.Load(), Repeats: c.repeats.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.ImageLevel = s.level
+	if s.image != nil {
+		st.ImageBytes = int64(len(s.image.memory))
+	}
+	return st
+}
