@@ -47,8 +47,9 @@ type Config struct {
 	// which the process did not run is not counted.
 	StuckWarn, StuckExit time.Duration
 
-	// tune changes raft's settings in tests.
-	tune func(*raft.Config)
+	// tune changes raft's settings, and database the state's, in tests.
+	tune     func(*raft.Config)
+	database state.Options
 }
 
 func (c *Config) defaults() {
@@ -127,7 +128,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 func (n *Node) start(ctx context.Context) (err error) {
 	fs := n.folder.fs
-	n.st, err = state.Open(fs.PathJoin(n.cfg.Dir, "db"), state.Options{FS: fs, Logger: n.logger})
+	opts := n.cfg.database
+	opts.FS, opts.Logger = fs, n.logger
+	n.st, err = state.Open(fs.PathJoin(n.cfg.Dir, "db"), opts)
 	if err != nil {
 		return err
 	}

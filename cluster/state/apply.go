@@ -203,8 +203,13 @@ func (t *tx) delAll(prefix []byte) {
 }
 
 // scan calls f for the keys with the prefix from from on.
-func scan(r pebble.Reader, prefix, from []byte, f func(key, value []byte) bool) (err error) {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: prefixEnd(prefix)})
+func scan(r pebble.Reader, prefix, from []byte, f func(key, value []byte) bool) error {
+	return scanRange(r, from, prefixEnd(prefix), f)
+}
+
+// scanRange calls f for the keys from from up to and without to.
+func scanRange(r pebble.Reader, from, to []byte, f func(key, value []byte) bool) (err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
 		return err
 	}

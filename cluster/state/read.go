@@ -270,16 +270,19 @@ func sortPlugins(p []Plugin) {
 // FullName is {namespace}/{name}@{version}.
 func (p *Plugin) FullName() string { return p.Namespace + "/" + p.Name + "@" + p.Version }
 
-// VerifyHash computes the state hash anew from all replicated keys. It reads
-// the whole database.
-func (s *Store) VerifyHash() (sum uint64, err error) {
+// VerifyHash computes the state hash anew from all replicated keys, and returns
+// it beside the one that is kept. It reads the whole database.
+func (s *Store) VerifyHash() (kept, computed uint64, err error) {
 	err = s.view(func(r pebble.Reader) error {
-		for p := firstHashed; p < firstLocal; p++ {
-			if err := scan(r, []byte{p}, []byte{p}, func(k, v []byte) bool { sum += hashKV(k, v); return true }); err != nil {
-				return err
-			}
+		m, _, err := one(r, metaKey(), decodeMeta)
+		if err != nil {
+			return err
 		}
-		return nil
+		kept = m.hash
+		return scanRange(r, []byte{firstHashed}, []byte{firstLocal}, func(k, v []byte) bool {
+			computed += hashKV(k, v)
+			return true
+		})
 	})
-	return sum, err
+	return kept, computed, err
 }

@@ -26,6 +26,7 @@ const defaultServer = "http://127.0.0.1:7070"
 // app is one call of the program: its surroundings and its global flags.
 type app struct {
 	getenv         func(string) string
+	environ        []string // all of it, for a node in this program
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	// dir is the working folder, from which .millrace/node is looked for.
@@ -44,6 +45,7 @@ type app struct {
 // commands are the commands of the program, in the order of its help.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.quickstartCommand(),
 		a.applyCommand(),
 		a.lintCommand(),
 		a.deployCommand(),
@@ -67,7 +69,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return cli.ExitOK
 	}
 	e := a.explain(ctx, err)
-	e.Print(a.stderr, a.wantsJSON(args))
+	if e.Code != "" {
+		e.Print(a.stderr, a.wantsJSON(args))
+	}
 	return e.Exit
 }
 

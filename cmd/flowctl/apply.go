@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,12 @@ func (a *app) applyCommand() *cobra.Command {
 			"nothing else; relative paths begin at the document's file. Environment variables and vars\n" +
 			"get their values here. If one document is refused, none is applied.",
 		Example: a.example("apply -f flow.yaml", "apply -f flows/ --dry-run", "apply -f flow.yaml --var currency=EUR"),
-		Args:    a.args(0, 0),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return cli.Usage(fmt.Sprintf("write `%s -f %s`", cmd.CommandPath(), args[0]), "%s: unexpected argument %q: documents are named with -f", cmd.CommandPath(), args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(paths) == 0 {
 				return cli.Usage(fmt.Sprintf("name the documents: `%s -f flow.yaml`", cmd.CommandPath()), "%s: missing flag -f PATH", cmd.CommandPath())
@@ -90,9 +96,7 @@ func (a *app) apply(ctx context.Context, paths []string, vars map[string]string,
 		return err
 	}
 	if !dryRun {
-		if results, err = p.put(ctx, node, false); err != nil {
-			return err
-		}
+		results, err = p.put(ctx, node, false)
 	}
 	for _, r := range results {
 		cli.PrintProblems(a.stderr, r.warnings)
@@ -101,7 +105,10 @@ func (a *app) apply(ctx context.Context, paths []string, vars map[string]string,
 		for _, r := range results {
 			printApplied(a.stdout, r)
 		}
-		return nil
+		return err
+	}
+	if err != nil {
+		return err
 	}
 	return cli.View[applied]{Name: func(r applied) string { return r.Kind + "/" + shortFlow(r.Name) }}.List(a.stdout, a.format, results)
 }
@@ -185,11 +192,6 @@ func (a *app) prepareApply(b *bundle, vars map[string]string) (*application, err
 			return nil, cli.Usage("write its name as it stands under `vars:`", "--var %s: no flow has a var of this name", name)
 		}
 	}
-	for _, f := range p.flows {
-		for _, c := range p.connections {
-			f.Connections = append(f.Connections, c.Document)
-		}
-	}
 	return p, nil
 }
 
@@ -223,7 +225,8 @@ func (a *app) uploadLocal(ctx context.Context, node api.Backend, p *application)
 	return nil
 }
 
-// put applies the documents, or only plans to.
+// put applies the documents, or only plans to. With an error come the results
+// of those before.
 func (p *application) put(ctx context.Context, node api.Backend, dryRun bool) ([]applied, error) {
 	var results []applied
 	for _, c := range p.connections {
@@ -231,19 +234,24 @@ func (p *application) put(ctx context.Context, node api.Backend, dryRun bool) ([
 		req.DryRun = dryRun
 		plan, err := node.PutConnection(ctx, &req)
 		if err != nil {
-			return nil, err
+			return results, err
 		}
 		results = append(results, applied{Kind: flow.KindConnection, Name: plan.Name, Action: plan.Action, DryRun: dryRun})
 	}
 	for i, f := range p.flows {
 		req := *f
 		req.DryRun = dryRun
-		if !dryRun {
-			req.Connections = nil
+		if dryRun {
+			// The connections beside it do not exist yet.
+			req.Env = maps.Clone(f.Env)
+			for _, c := range p.connections {
+				req.Connections = append(req.Connections, c.Document)
+				maps.Copy(req.Env, c.Env)
+			}
 		}
 		plan, err := node.PutFlow(ctx, &req)
 		if err != nil {
-			return nil, p.docs[i].place(err)
+			return results, p.docs[i].place(err)
 		}
 		r := appliedFlow(plan)
 		r.DryRun, r.warnings = dryRun, p.docs[i].shift(r.warnings)

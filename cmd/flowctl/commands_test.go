@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/flowd"
 )
 
 func TestFlow(t *testing.T) {
@@ -275,10 +276,10 @@ func TestCompletion(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	h := newHarness(t)
-	if code, stdout, _ := h.call("", "version"); code != 0 || stdout != "millrace flowctl "+version+"\n" {
+	if code, stdout, _ := h.call("", "version"); code != 0 || stdout != "millrace flowctl "+flowd.Version+"\n" {
 		t.Errorf("exit %d, %q", code, stdout)
 	}
-	if _, stdout, _ := h.call("", "version", "-o", "json"); !strings.Contains(stdout, `"version": "`+version+`"`) {
+	if _, stdout, _ := h.call("", "version", "-o", "json"); !strings.Contains(stdout, `"version": "`+flowd.Version+`"`) {
 		t.Errorf("%s", stdout)
 	}
 }

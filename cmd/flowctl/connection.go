@@ -66,8 +66,16 @@ func (a *app) connectionTest() *cobra.Command {
 			t, err := node.TestConnection(cmd.Context(), args[0])
 			if err != nil {
 				e := cli.AsError(err)
-				if e.Code == api.CodeNotFound && e.Next == "" {
+				if e.Code == api.CodeNotFound {
 					e.Next = fmt.Sprintf("list the connections with `%s connection list`, or give an address as kafka://host:port", a.program)
+					var names []string
+					connections, _ := node.Connections(cmd.Context())
+					for _, c := range connections {
+						names = append(names, c.Name)
+					}
+					if near := cli.Nearest(args[0], names); near != "" {
+						e.Next = fmt.Sprintf("did you mean %s? Otherwise %s", near, e.Next)
+					}
 				}
 				return e
 			}

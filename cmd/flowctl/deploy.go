@@ -303,7 +303,11 @@ func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o
 		a.printFlowPlan(a.stderr, plan)
 	}
 	req.DryRun = false
-	return node.PutFlow(ctx, req)
+	done, err := node.PutFlow(ctx, req)
+	if err == nil && a.format.Human() {
+		done.Changes = nil // they were shown
+	}
+	return done, err
 }
 
 func (a *app) deployDetail(w io.Writer, path string, o deployOptions, r *deployResult) error {
@@ -327,8 +331,18 @@ func (a *app) deployDetail(w io.Writer, path string, o deployOptions, r *deployR
 		fmt.Fprintf(w, "skipped %s\n", shortFlow(s))
 	}
 	switch {
-	case len(d.Flows) == 0 && (len(d.Skipped) > 0 || o.flow != "" || o.stage != ""):
+	case len(d.Flows) == 0 && len(d.Skipped) > 0:
 		_, err := fmt.Fprintln(w, "no stage changes")
+		return err
+	case len(d.Flows) == 0 && (o.flow != "" || o.stage != ""):
+		where := "of any flow"
+		if o.flow != "" {
+			where = "of flow " + shortFlow(o.flow)
+		}
+		if o.stage != "" {
+			where = fmt.Sprintf("%q %s", o.stage, where)
+		}
+		_, err := fmt.Fprintf(w, "no stage %s uses it: nothing changes\n", where)
 		return err
 	case len(d.Flows) == 0:
 		fmt.Fprintf(w, "no flow uses it. Make one:\n  %s deploy %s --source kafka://host:port/topic --sink kafka://host:port/topic\n", a.program, path)

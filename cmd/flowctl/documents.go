@@ -200,8 +200,11 @@ func (a *app) load(paths []string) (*bundle, error) {
 	}
 	b := &bundle{files: len(sources), read: inspectFiles(), connections: map[string]string{}}
 	for _, s := range sources {
+		// Without a resolver, since a document with an error has no model, and
+		// what only a node can know is none here.
 		docs, _ := flow.Parse(s.name, s.src, flow.Options{})
 		for _, d := range docs {
+			b.docs = append(b.docs, loaded{d, s.dir})
 			if d.Connection != nil {
 				b.connections[d.Connection.Name] = d.Connection.Kind()
 			}
@@ -209,11 +212,8 @@ func (a *app) load(paths []string) (*bundle, error) {
 	}
 	for _, s := range sources {
 		resolver := b.resolver(s.dir)
-		docs, problems := flow.Parse(s.name, s.src, flow.Options{Resolver: resolver})
+		_, problems := flow.Parse(s.name, s.src, flow.Options{Resolver: resolver})
 		b.problems = append(b.problems, resolver.lenient(problems)...)
-		for _, d := range docs {
-			b.docs = append(b.docs, loaded{d, s.dir})
-		}
 	}
 	return b, b.duplicates()
 }

@@ -124,7 +124,7 @@ func stageGrid(w io.Writer, stages []api.Stage) error {
 	var rows [][]string
 	for _, s := range stages {
 		each := ""
-		if s.Records > 0 {
+		if s.Records > 0 && s.Nanos > 0 {
 			each = fmt.Sprintf("%.1f µs", float64(s.Nanos)/float64(s.Records)/1e3)
 		}
 		rows = append(rows, []string{s.ID, s.Describe, s.Plugin, cli.Digest(s.Digest), s.Otherwise,

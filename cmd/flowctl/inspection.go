@@ -56,7 +56,10 @@ func newInspection(name string, i *sandbox.Info) *inspection {
 		Functions: i.Functions, CodeBytes: i.CodeBytes, Imports: []symbol{}, Exports: []symbol{}, Outputs: i.Outputs(),
 	}
 	if m := i.Manifest; m != nil {
-		v.Config, v.Deterministic = m.Config, m.Deterministic
+		v.Deterministic = m.Deterministic
+		if string(m.Config) != "null" { // as it comes from far away
+			v.Config = m.Config
+		}
 	}
 	for _, r := range i.Refusals {
 		v.Refusals = append(v.Refusals, refusal{string(r.Kind), r.Reason, r.Advice})

@@ -28,7 +28,7 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	dir, _ := os.Getwd()
 	a := &app{
-		getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr,
+		getenv: getenv, environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr,
 		dir: dir, now: time.Now,
 		program: cli.Program(filepath.ToSlash(os.Args[0]), "flowctl"),
 		flowd:   cli.Sibling(os.Args[0], "flowd", isFile),

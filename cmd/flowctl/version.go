@@ -9,12 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/cmd/internal/cli"
+	"github.com/millrace-io/millrace/cmd/internal/flowd"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 )
-
-// version is x.y of the program; a release build sets it with
-// -ldflags "-X main.version=x.y".
-var version = "0.1"
 
 // versionInfo is what `version` tells.
 type versionInfo struct {
@@ -31,7 +28,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Use: "version", Short: "Print the version of flowctl", Example: a.example("version", "version -o json"),
 		Args: a.args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			v := versionInfo{Program: "flowctl", Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, ABI: sandbox.ABIVersion}
+			v := versionInfo{Program: "flowctl", Version: flowd.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, ABI: sandbox.ABIVersion}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				for _, s := range info.Settings {
 					if s.Key == "vcs.revision" {

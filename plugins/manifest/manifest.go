@@ -159,7 +159,7 @@ func (m *Manifest) Validate() error {
 	for i, o := range m.Outputs {
 		switch {
 		case !nameRE.MatchString(o):
-			errs = append(errs, fmt.Errorf("outputs: %q is no name; use lower-case letters, digits and - _ .", o))
+			errs = append(errs, fmt.Errorf("outputs: %q is no name; use lower-case letters, digits, dashes, underscores and dots", o))
 		case seen[o]:
 			errs = append(errs, fmt.Errorf("outputs: %q is listed twice", o))
 		case i == 0 && o != "default":

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -80,4 +81,75 @@ func BenchmarkStage(b *testing.B) {
 	run("stage=pass/guest=rust", guest(faultyWasm))
 	run("stage=order/guest=native", func(b *record.Batch, out *record.Results) error { native(b, out); return nil })
 	run("stage=order/guest=rust", guest(ordersWasm))
+}
+
+func BenchmarkLines(b *testing.B) {
+	rt := open(b, Config{CacheDir: b.TempDir(), Workers: 1})
+	s := stageOf(b, rt, linesWasm, StageConfig{Stage: "s"})
+	batch := batchOf("abc")
+	var out record.Results
+	b.ReportAllocs()
+	for b.Loop() {
+		out.Reset()
+		if err := s.Process(b.Context(), batch, &out); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkInspect(b *testing.B) {
+	wasm := read(b, ordersWasm)
+	b.SetBytes(int64(len(wasm)))
+	for b.Loop() {
+		if _, err := Inspect(wasm); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkInstance makes instances, by a start of the guest and out of an
+// image.
+func BenchmarkInstance(b *testing.B) {
+	rt := open(b, Config{Workers: 1})
+	s := stageOf(b, rt, ordersWasm, StageConfig{Stage: "s"})
+	for name, make := range map[string]func() (*instance, error){
+		"start": func() (*instance, error) { return s.start(0) },
+		"clone": func() (*instance, error) { return s.clone(s.image) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				in, err := make()
+				if err != nil {
+					b.Fatal(err)
+				}
+				in.close()
+			}
+		})
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	wasm := read(b, ordersWasm)
+	for _, cached := range []bool{false, true} {
+		b.Run(fmt.Sprintf("cached=%v", cached), func(b *testing.B) {
+			dir := b.TempDir()
+			for b.Loop() {
+				cfg := Config{}
+				if cached {
+					cfg.CacheDir = dir
+				}
+				rt, err := New(b.Context(), cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				m, err := rt.Compile(b.Context(), wasm)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := errors.Join(m.Close(b.Context()), rt.Close(b.Context())); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/tetratelabs/wazero"
@@ -193,7 +194,18 @@ func (e *guestEnv) addLine(level slog.Level, b []byte) {
 		return
 	}
 	e.bytes += len(b)
-	e.lines = append(e.lines, logLine{level, strings.ToValidUTF8(string(b), "\uFFFD")})
+	e.lines = append(e.lines, logLine{level, printable(b)})
+}
+
+// printable is a line of a guest as text that no terminal obeys: valid UTF-8
+// without control characters.
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && unicode.IsControl(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, string(b))
 }
 
 // finish ends the world of a call: lines without an end become lines.

@@ -302,3 +302,17 @@ func TestFileCache(t *testing.T) {
 		}
 	}
 }
+
+func FuzzInspect(f *testing.F) {
+	f.Add(minimal().build())
+	f.Add(withManifest(command(), `{"abi":1,"mode":"lines"}`).build())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		info, err := Inspect(b)
+		if (info == nil) == (err == nil) {
+			t.Fatalf("got %v and %v", info, err)
+		}
+		if err == nil && info.Mode == "" && info.Err() == nil {
+			t.Fatal("no mode and no refusal")
+		}
+	})
+}

@@ -553,3 +553,79 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations for a batch of 128, want at most 5", got)
 	}
 }
+
+// TestHostileArguments gives host functions what no honest guest gives them.
+func TestHostileArguments(t *testing.T) {
+	rt := open(t, Config{Workers: 1})
+	i32 := func(v uint32) []byte {
+		b := []byte{0x41}
+		for x := int64(int32(v)); ; x >>= 7 {
+			c := byte(x & 0x7f)
+			if rest := x >> 7; rest == 0 && c&0x40 == 0 || rest == -1 && c&0x40 != 0 {
+				return append(b, c)
+			}
+			b = append(b, c|0x80)
+		}
+	}
+	call := func(drop bool, args ...[]byte) []byte {
+		b := append(slices.Concat(args...), 0x10, 0)
+		if drop {
+			b = append(b, 0x1a)
+		}
+		return append(b, 0x42, 0) // stage_batch answers 0
+	}
+	for _, c := range []struct {
+		name, module, function string
+		body                   []byte
+		class                  record.Class
+		want                   string
+	}{
+		{"log outside", "stage", "log", call(false, i32(0), i32(524_000), i32(4096)), record.Trap, "it called stage.log with 4096 bytes at 0x7fee0, outside of its memory"},
+		{"count outside", "stage", "count", call(false, i32(1<<32-1), i32(1<<32-1), append([]byte{0x44}, make([]byte, 8)...)), record.Trap, "it called stage.count"},
+		{"poll overflow", wasiModule, "poll_oneoff", call(true, i32(0), i32(0), i32(0x5555556), i32(64)), record.Rejected, "it gave the batch up"},
+		{"write outside", wasiModule, "fd_write", call(true, i32(2), i32(524_287), i32(1<<32-1), i32(0)), record.Rejected, "it gave the batch up"},
+		{"random outside", wasiModule, "random_get", call(true, i32(524_287), i32(1<<32-1)), record.Rejected, "it gave the batch up"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := minimal()
+			a.memory = []byte{0, 8}
+			a.imports = []asmImport{{c.module, c.function, hostModules[c.module][c.function]}}
+			a.funcs[1].body = i32(1 << 17)
+			a.funcs[2].body = c.body
+			s := newStage(t, compile(t, rt, a.build()), StageConfig{Stage: "s"})
+			for range 2 {
+				out := process(t, s, batchOf("a"))
+				if len(out.Failures) != 1 || out.Failures[0].Err.Class != c.class || !strings.Contains(out.Failures[0].Err.Message, c.want) {
+					t.Errorf("got %+v, want class %v and %q", out.Failures, c.class, c.want)
+				}
+			}
+		})
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	var e guestEnv
+	e.begin(0, 0)
+	w, other := logWriter{&e, 1}, logWriter{&e, 0}
+	for _, s := range []string{"one\r\ntw", "o\n\n\x1b[31mred\xff\n", strings.Repeat("x", maxLineBytes+10), "\nend"} {
+		if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
+			t.Fatalf("wrote %d, %v", n, err)
+		}
+		if _, err := other.Write([]byte("o")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.finish()
+	want := []string{"one", "two", "\uFFFD[31mred\uFFFD", strings.Repeat("x", maxLineBytes), strings.Repeat("x", 10), "oooo", "end"}
+	if got := e.texts(); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	e.begin(0, 0)
+	if _, err := w.Write([]byte(strings.Repeat("y\n", maxCallLogBytes+5))); err != nil {
+		t.Fatal(err)
+	}
+	got := e.texts()
+	if len(got) != maxCallLogBytes+1 || got[len(got)-1] != "(5 more lines were not kept)" {
+		t.Errorf("%d lines kept, the last %q", len(got), got[len(got)-1])
+	}
+}

@@ -42,7 +42,6 @@ type generator struct {
 	src   string
 	scope Scope
 	lets  []string
-	depth int
 }
 
 func (g *generator) fail(n ast.Node, msg string) error {

@@ -116,8 +116,6 @@ func (l *linter) kafkaPush(key, n *node) *KafkaPush {
 	return k
 }
 
-var methods = []string{"get", "post", "put", "patch", "delete"}
-
 func (l *linter) httpPush(key, n *node) *HTTPPush {
 	h := &HTTPPush{}
 	var method, target *node

@@ -221,10 +221,7 @@ func otherwise(o flow.Otherwise) pipeline.Otherwise {
 
 // builtin makes a stage that is no plugin.
 func builtin(f *flow.Flow, s *flow.Stage) (pipeline.Stage, error) {
-	if s.Map != nil {
-		return stage.NewMap(f, s)
-	}
-	return stage.NewFilter(f, s)
+	return stage.New(s, f.Scope())
 }
 
 // pipelineConfig is the part of a pipeline's configuration that the document

@@ -71,7 +71,8 @@ const (
 	stallLimit = 30 * time.Second
 )
 
-// settle returns the flow once every partition is committed up to ends. moved
+// settle returns the flow once every partition is committed up to ends, of
+// which 0 is an empty one. moved
 // is any other measure of progress. It gives up when nothing moved for
 // stallLimit, or when alive says that the node is gone.
 func settle(ctx context.Context, node api.Backend, ends positions, moved func() int, alive func() error) (*api.Flow, error) {
@@ -104,7 +105,7 @@ func committed(f *api.Flow, ends positions) bool {
 		at[p.Partition] = p.Committed
 	}
 	for p, end := range ends {
-		if at[p] < end {
+		if end > 0 && at[p] < end {
 			return false
 		}
 	}

@@ -136,17 +136,16 @@ func (f *follower) arrivedBetween(from, to time.Time) int {
 	return n
 }
 
-// firstAfter is when the first output arrived at or after a moment; zero if
-// none did.
-func (f *follower) firstAfter(t time.Time) time.Time {
+// longestPause is the longest time between two arrivals that follow one
+// another, the second of them after a moment; 0 if there is none.
+func (f *follower) longestPause(after time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, at := range f.arrivals {
-		if !at.Before(t) {
-			return at
-		}
+	var longest time.Duration
+	for i := len(f.arrivals) - 1; i > 0 && f.arrivals[i].After(after); i-- {
+		longest = max(longest, f.arrivals[i].Sub(f.arrivals[i-1]))
 	}
-	return time.Time{}
+	return longest
 }
 
 // lastArrival is when the newest output arrived; zero if none did.

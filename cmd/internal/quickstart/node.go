@@ -84,7 +84,8 @@ func startNode(ctx context.Context, command []string, data, listen, logFile stri
 	}
 }
 
-// nodeEnv is the environment without settings meant for other nodes.
+// nodeEnv is the environment without settings meant for other nodes, and with
+// a log that can be read here.
 func nodeEnv(env []string) []string {
 	var out []string
 	for _, kv := range env {
@@ -92,7 +93,7 @@ func nodeEnv(env []string) []string {
 			out = append(out, kv)
 		}
 	}
-	return out
+	return append(out, "FLOWD_LOG__FORMAT=json")
 }
 
 // readyMessage is what a node logs when it can be asked; addr says where.
@@ -174,7 +175,7 @@ func thisProgram() ([]string, error) {
 	if _, err := os.Stat(exe); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("start the node: this program is gone from %s: build it again", filepath.Clean(exe))
 	}
-	return []string{exe, "node", "run", "--log-format", "json"}, nil
+	return []string{exe, "node", "run"}, nil
 }
 
 // lastLines keeps the newest lines of a log.

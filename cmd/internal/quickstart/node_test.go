@@ -39,8 +39,8 @@ func childNode() {
 	case "fails":
 		fmt.Fprintln(os.Stderr, `{"msg":"data folder is on fire"}`)
 		os.Exit(3)
-	case "ready", "stubborn":
-		if slices.ContainsFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FLOWD_") }) {
+	case "ready":
+		if slices.ContainsFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FLOWD_LISTEN") }) || os.Getenv("FLOWD_LOG__FORMAT") != "json" {
 			fmt.Fprintln(os.Stderr, "settings of another node arrived")
 			os.Exit(4)
 		}
@@ -55,6 +55,7 @@ func childNode() {
 
 // childParent starts a node, says its pid, and waits to be killed.
 func childParent() {
+	_ = os.Setenv("QUICKSTART_CHILD", "node")
 	n, err := startNode(context.Background(), nodeCommand("ready"), os.Args[1], "127.0.0.1:1", filepath.Join(os.Args[1], "log"))
 	if err != nil {
 		fmt.Println("error:", err)
@@ -139,8 +140,6 @@ func TestNodeEndsWithItsParent(t *testing.T) {
 	dir := t.TempDir()
 	parent := exec.Command(os.Args[0], dir)
 	parent.Env = append(os.Environ(), "QUICKSTART_CHILD=parent")
-	// The node inherits this environment, and must take the other part.
-	parent.Env = append(parent.Env, "QUICKSTART_NODE=1")
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -45,8 +45,8 @@ type Config struct {
 	Format cli.Format
 	// Program is how this program is called in hints. Empty: flowctl.
 	Program string
-	// Node is the command line of a node, without --data and --listen; it logs
-	// JSON to its standard error. Nil: this program's `node run`.
+	// Node is the command line of a node, without --data and --listen, which
+	// logs to its standard error. Nil: this program's `node run`.
 	Node []string
 	// Stdout gets the report and Stderr what is going on; nil discards.
 	Stdout, Stderr io.Writer
@@ -286,7 +286,7 @@ func (r *run) measure(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	rep := &report{fast: p.fast, paced: p.paced}
-	rep.restart = r.follow.firstAfter(r.restarted).Sub(r.killed)
+	rep.restart = r.follow.longestPause(r.killed)
 	if took := r.follow.lastArrival().Sub(r.began) - rep.restart; took > 0 {
 		rep.rate = float64(p.fast) / took.Seconds()
 	}

@@ -60,7 +60,7 @@ type report struct {
 	paced     int
 	rate      float64
 	p50, p99  time.Duration
-	restart   time.Duration // from the kill to the next output
+	restart   time.Duration // the pause in the output that the kill made
 	stages    []api.Stage
 	samples   []before
 	poison    []poison

@@ -22,12 +22,11 @@ type ASink interface {
 
 // SinkSpec is a place to write to.
 type SinkSpec struct {
+	// Open makes a sink that writes to the place.
 	Open func(t *testing.T) ASink
-	// Read returns all values that were written, those of records with the
-	// same key in the order in which they were.
+	// Read returns the n values that were written, those of records with the
+	// same key in the order in which they were. A null value reads as "".
 	Read func(t *testing.T, n int) []string
-	// Lines says that values are lines: null is written as an empty line.
-	Lines bool
 }
 
 // Sink runs the suite. setup is called for each test and makes an empty place.
@@ -107,7 +106,7 @@ func (a *answers) noErrors() {
 	}
 }
 
-// lineValues are Values without what a line cannot have.
+// records makes records of one key.
 func records(key string, values []string) []record.Record {
 	recs := make([]record.Record, len(values))
 	for i, v := range values {

@@ -31,14 +31,14 @@ type SinkConfig struct {
 // never acknowledged, so its record comes again. A file that is one unfinished
 // line as a whole was written by somebody else; its line gets an end.
 //
-// A file that is renamed or removed while the sink has it open is written to
-// until the sink is closed. Safe for concurrent use.
+// One sink writes a file at a time. A file that is renamed or removed while the
+// sink has it open is written to until the sink is closed. Safe for concurrent
+// use.
 type Sink struct {
 	path string
 
 	mu     sync.Mutex
 	file   *os.File // nil when closed; guarded by mu
-	size   int64    // of the whole lines in it; guarded by mu
 	buf    []byte   // guarded by mu
 	broken error    // what no further write mends; guarded by mu
 	last   string   // why the last write did not get through; guarded by mu
@@ -50,49 +50,47 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 	if cfg.Path == "" {
 		return nil, record.Errorf(record.Config, "file sink: no path")
 	}
-	f, err := os.OpenFile(cfg.Path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(cfg.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, openError(err)
 	}
-	size, err := repair(f)
-	if err != nil {
+	if err := repair(f); err != nil {
 		_ = f.Close()
 		return nil, record.Errorf(record.Config, "open %s for writing: %w", cfg.Path, err)
 	}
 	syncDir(filepath.Dir(cfg.Path))
-	return &Sink{path: cfg.Path, file: f, size: size}, nil
+	return &Sink{path: cfg.Path, file: f}, nil
 }
 
-// repair makes the file end with a whole line and returns its size.
-func repair(f *os.File) (int64, error) {
+// repair makes the file end with a whole line.
+func repair(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if !info.Mode().IsRegular() {
-		return 0, errors.New("not a regular file")
+		return errors.New("not a regular file")
 	}
 	size := info.Size()
 	block := make([]byte, 64<<10)
 	for end := size; end > 0; {
 		n := min(end, int64(len(block)))
 		if _, err := f.ReadAt(block[:n], end-n); err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
+			return err
 		}
 		if i := bytes.LastIndexByte(block[:n], '\n'); i >= 0 {
-			whole := end - n + int64(i) + 1
-			if whole == size {
-				return size, nil
+			if whole := end - n + int64(i) + 1; whole < size {
+				return f.Truncate(whole)
 			}
-			return whole, f.Truncate(whole)
+			return nil
 		}
 		end -= n
 	}
 	if size == 0 {
-		return 0, nil
+		return nil
 	}
-	_, err = f.WriteAt([]byte("\n"), size)
-	return size + 1, err
+	_, err = f.Write([]byte("\n"))
+	return err
 }
 
 // syncDir makes the entry of a new file durable, where the system can.
@@ -157,29 +155,37 @@ func (s *Sink) write() error {
 	if s.broken != nil {
 		return s.broken
 	}
-	_, err := s.file.WriteAt(s.buf, s.size)
+	before, err := s.file.Stat()
+	if err != nil {
+		return s.internal(err)
+	}
+	n, err := s.file.Write(s.buf)
 	if err == nil {
 		if err = s.file.Sync(); err != nil {
 			// What the disk holds now is not known, and a second flush
 			// would not tell.
-			s.broken = record.Errorf(record.Internal, "flush %s: %w: start the flow again once the disk is well", s.path, err)
-			s.last = err.Error()
+			s.broken = s.internal(err)
 			return s.broken
 		}
-		s.size += int64(len(s.buf))
 		s.last = ""
 		return nil
 	}
-	s.last = err.Error()
-	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-	if terr := s.file.Truncate(s.size); terr != nil {
-		s.broken = record.Errorf(record.Internal, "write to %s: %w", s.path, errors.Join(err, terr))
-		return s.broken
+	if n > 0 {
+		if terr := s.file.Truncate(before.Size()); terr != nil {
+			s.broken = s.internal(errors.Join(err, terr))
+			return s.broken
+		}
 	}
-	if full {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		s.last = err.Error()
 		return record.Errorf(record.Retryable, "write to %s: %w", s.path, err)
 	}
-	return record.Errorf(record.Internal, "write to %s: %w", s.path, err)
+	return s.internal(err)
+}
+
+func (s *Sink) internal(err error) error {
+	s.last = err.Error()
+	return record.Errorf(record.Internal, "write to %s: %w: start the flow again once the disk is well", s.path, err)
 }
 
 // Problem says why the last write did not get through, or is empty.

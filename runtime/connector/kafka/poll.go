@@ -41,8 +41,8 @@ func (s *Source) Assign(p record.Partition, offset int64) {
 	s.interrupt()
 }
 
-// Unassign stops delivering p. No Poll that ends after it returned brings a
-// record of p.
+// Unassign stops delivering p. No Poll that begins after it returned brings a
+// record of p; one that is about to end may.
 func (s *Source) Unassign(p record.Partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -482,3 +482,14 @@ func TestConfigFaults(t *testing.T) {
 		}
 	}
 }
+
+func TestBatchAllocatesPerBatch(t *testing.T) {
+	fetched := make([]*kgo.Record, 500)
+	for i := range fetched {
+		fetched[i] = &kgo.Record{Key: []byte("k"), Value: []byte("v"), Offset: int64(i), Timestamp: time.UnixMilli(1)}
+	}
+	pt := &part{id: in0, seed: record.NewTraceSeed(in0)}
+	if n := testing.AllocsPerRun(20, func() { pt.batch(fetched) }); n > 2 {
+		t.Errorf("%v allocations for a batch of %d records, want at most 2", n, len(fetched))
+	}
+}

@@ -52,12 +52,16 @@ func (r *Reader) Next(dst []Line, maxLines, maxBytes int) ([]Line, error) {
 				break
 			}
 			i += r.scanned
-			if i > r.maxLine+1 {
+			value := trim(r.buf[:i:i])
+			if len(value) > r.maxLine {
+				if got == 0 {
+					return dst, ErrTooLong
+				}
 				break
 			}
 			got += i + 1
 			r.pos += int64(i) + 1
-			dst = append(dst, Line{Value: trim(r.buf[:i:i]), End: r.pos})
+			dst = append(dst, Line{Value: value, End: r.pos})
 			r.buf, r.scanned = r.buf[i+1:], 0
 		}
 		if got > 0 {
@@ -67,6 +71,9 @@ func (r *Reader) Next(dst []Line, maxLines, maxBytes int) ([]Line, error) {
 			return dst, ErrTooLong
 		}
 		if err := r.fill(); err != nil {
+			if len(trim(r.buf)) > r.maxLine {
+				err = ErrTooLong
+			}
 			return dst, err
 		}
 	}

@@ -77,7 +77,7 @@ func abs(n int) int {
 
 func TestTooLong(t *testing.T) {
 	for _, end := range []string{"", "\n", "\nmore\n"} {
-		r := New(strings.NewReader("ok\n"+strings.Repeat("x", 1001)+"yy"+end), 1000, 0)
+		r := New(strings.NewReader("ok\n"+strings.Repeat("x", 1001)+end), 1000, 0)
 		if ls, err := r.Next(nil, 10, 1); err != nil || len(ls) != 1 {
 			t.Fatalf("first line: %v, %v", ls, err)
 		}

@@ -1,0 +1,75 @@
+# Millrace. `make quickstart` shows it, `make test` proves it.
+
+GO      ?= go
+VERSION ?= 0.1.0-dev
+LDFLAGS := -s -w -X github.com/millrace-io/millrace/cmd/internal/version.Version=$(VERSION)
+
+.PHONY: all build quickstart test test-fast check fmt-check vet staticcheck cross mod-check faults fuzz bench clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/flowctl ./cmd/flowd
+
+# A node, an embedded Kafka, a plugin, 100,000 records, and a SIGKILL half way.
+quickstart: build
+	bin/flowctl quickstart $(ARGS)
+
+# Everything: what `check` checks, and all tests with the race detector. The
+# second run of rewrite is the part of the spec tests that is too slow with it.
+test: check
+	$(GO) test -race -timeout 20m ./...
+	$(GO) test ./plugins/rewrite
+
+# Under a minute, for daily work.
+test-fast:
+	$(GO) test -short ./...
+
+check: fmt-check vet staticcheck mod-check cross wasm-fixtures
+
+fmt-check:
+	@out=$$(gofmt -l cmd cluster examples plugins runtime); test -z "$$out" || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	$(GO) tool staticcheck ./...
+
+mod-check:
+	$(GO) mod verify >/dev/null
+	$(GO) mod tidy -diff
+
+# flowctl runs on more systems than flowd does.
+cross:
+	@for t in linux/arm64 darwin/arm64 darwin/amd64 windows/amd64; do \
+	  echo "build flowctl for $$t"; \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/flowctl || exit 1; done
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/flowd
+
+# The .wasm files beside their sources are what the sources make. Their
+# toolchain comes from Debian's packages and needs root; elsewhere this is left
+# to CI.
+.PHONY: wasm-fixtures
+wasm-fixtures:
+	@if [ "$$CI" = true ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; }; then $(MAKE) --no-print-directory wasm-check; \
+	else echo "wasm fixtures: not compared (their toolchain needs Debian and root; CI does it)"; fi
+
+# Long runs, not part of `make test`.
+faults:
+	MILLRACE_FAULT_LONG=1 $(GO) test -count=1 -v -timeout 60m ./cmd/internal/faulttest
+
+FUZZTIME ?= 60s
+fuzz:
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+# The figures of the design with their bars.
+bench:
+	$(GO) run ./cmd/bench $(ARGS)
+
+clean:
+	rm -rf bin
+
+include examples/wasm.mk
