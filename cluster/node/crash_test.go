@@ -75,8 +75,8 @@ func TestPowerLoss(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	fs := vfs.NewCrashableMem()
-	const rounds, crashes = 20, 15
-	for range rounds {
+	const crashes = 15
+	for range crashRounds {
 		fs = crashRound(t, rng, fs, crashes)
 	}
 }

@@ -279,9 +279,20 @@ func (d loaded) shift(problems []api.Problem) []api.Problem {
 		if p.Line < 1 || p.Line > len(lines) {
 			continue
 		}
-		moved := flow.Problem{Code: flow.Code(p.Code), Level: flow.Level(p.Level), File: p.File, Line: p.Line + d.Line - 1, Column: p.Column, EndColumn: p.Column + 1,
+		moved := flow.Problem{Code: flow.Code(p.Code), Level: flow.Level(p.Level), File: p.File, Line: p.Line + d.Line - 1, Column: p.Column, EndColumn: p.Column + carets(p.Rendered),
 			Source: lines[p.Line-1], Message: p.Message, Help: p.Help}
 		p.Line, p.Rendered = moved.Line, moved.Render()
 	}
 	return out
+}
+
+// carets is how many characters are marked in a rendered problem.
+func carets(rendered string) int {
+	lines := strings.Split(rendered, "\n")
+	if len(lines) < 3 {
+		return 1
+	}
+	_, marks, _ := strings.Cut(lines[2], "|")
+	marks = strings.TrimLeft(marks, " ")
+	return max(1, len(marks)-len(strings.TrimLeft(marks, "^")))
 }

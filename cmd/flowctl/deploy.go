@@ -204,9 +204,9 @@ func (a *app) await(ctx context.Context, node api.Backend, d *api.Deployment, ti
 	for {
 		select {
 		case <-tick.C:
-			next, err := node.Deployment(limit, d.ID)
+			now, err := node.Deployment(limit, d.ID)
 			if err == nil {
-				d = next
+				progress(d, now)
 			}
 			switch {
 			case err == nil && d.Done:
@@ -219,6 +219,19 @@ func (a *app) await(ctx context.Context, node api.Backend, d *api.Deployment, ti
 				return nil, ctx.Err()
 			}
 			return nil, a.notSwitched(d, timeout)
+		}
+	}
+}
+
+// progress puts into d how far it is now; what it changes was known before.
+func progress(d, now *api.Deployment) {
+	d.Done = now.Done
+	for _, n := range now.Flows {
+		for i := range d.Flows {
+			if f := &d.Flows[i]; f.Flow == n.Flow {
+				n.Stages = f.Stages
+				*f = n
+			}
 		}
 	}
 }

@@ -24,7 +24,8 @@ type memory struct {
 	connections map[string]*api.Connection
 	plugins     []*api.Plugin
 	inspected   map[string]*sandbox.Info
-	deployment  *api.Deployment
+	// deployment is the progress of the last one, and nothing more.
+	deployment *api.Deployment
 	// polls is how often a deployment is asked for until it is done; below 0
 	// it never is.
 	polls int
@@ -278,7 +279,11 @@ func (m *memory) Deploy(_ context.Context, req *api.Deploy) (*api.Deployment, er
 	}
 	if !req.DryRun && len(d.Flows) > 0 {
 		d.ID = "d-1"
-		m.deployment = d
+		m.deployment = &api.Deployment{ID: d.ID}
+		for _, f := range d.Flows {
+			f.Stages = nil
+			m.deployment.Flows = append(m.deployment.Flows, f)
+		}
 	}
 	return d, nil
 }

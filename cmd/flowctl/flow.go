@@ -107,7 +107,7 @@ func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
 	}
 	if len(f.Partitions) > 0 {
 		fmt.Fprintln(w)
-		return partitionGrid(w, f.Partitions)
+		return partitionGrid(w, format, f.Partitions)
 	}
 	return nil
 }
@@ -133,14 +133,18 @@ func stageGrid(w io.Writer, stages []api.Stage) error {
 	return cli.Grid(w, []string{"STAGE", "WHAT", "PLUGIN", "DIGEST", "OTHERWISE", "RECORDS", "DROPPED", "FAILED", "PER RECORD"}, rows)
 }
 
-func partitionGrid(w io.Writer, partitions []api.Partition) error {
+func partitionGrid(w io.Writer, format cli.Format, partitions []api.Partition) error {
 	var rows [][]string
 	for _, p := range partitions {
 		note := p.Problem
 		if note == "" && p.Paused {
 			note = "window full"
 		}
-		rows = append(rows, []string{fmt.Sprintf("%s/%d", p.Topic, p.Partition), strconv.FormatUint(uint64(p.Slot), 10), p.Owner,
+		owner := p.Owner
+		if format != cli.Wide {
+			owner = cli.Shorten(owner, 9)
+		}
+		rows = append(rows, []string{fmt.Sprintf("%s/%d", p.Topic, p.Partition), strconv.FormatUint(uint64(p.Slot), 10), owner,
 			cli.Count(p.Committed), cli.Count(p.Position), cli.Count(p.End), cli.Count(p.Lag), strconv.Itoa(p.InFlight), note})
 	}
 	return cli.Grid(w, []string{"PARTITION", "SLOT", "OWNER", "COMMITTED", "POSITION", "END", "LAG", "IN FLIGHT", "NOTE"}, rows)

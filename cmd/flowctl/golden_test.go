@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -88,13 +89,17 @@ func newMemory() *memory {
 // call runs the program and returns its exit code, STDOUT and STDERR.
 func (h *harness) call(stdin string, args ...string) (int, string, string) {
 	var stdout, stderr bytes.Buffer
+	code := h.start(context.Background(), strings.NewReader(stdin), &stdout, &stderr, args...)
+	return code, stdout.String(), stderr.String()
+}
+
+func (h *harness) start(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) int {
 	a := &app{
-		getenv: func(name string) string { return h.env[name] }, stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr,
+		getenv: func(name string) string { return h.env[name] }, stdin: stdin, stdout: stdout, stderr: stderr,
 		dir: h.dir, now: func() time.Time { return now }, program: "flowctl", flowd: "flowd",
 		connect: func(base string) api.Backend { return api.NewClient(base) },
 	}
-	code := a.run(context.Background(), args)
-	return code, stdout.String(), stderr.String()
+	return a.run(ctx, args)
 }
 
 // do runs the program and writes the conversation down.

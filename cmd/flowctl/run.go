@@ -79,6 +79,9 @@ func (a *app) runLocal(cmd *cobra.Command, path string, o runOptions) (err error
 		return err
 	}
 
+	if err := a.distinct(o); err != nil {
+		return err
+	}
 	var closers []func() error
 	defer func() {
 		for _, c := range closers {
@@ -126,6 +129,27 @@ func (a *app) runLocal(cmd *cobra.Command, path string, o runOptions) (err error
 	return nil
 }
 
+// distinct refuses to write over what is read, or twice over the same file.
+func (a *app) distinct(o runOptions) error {
+	named := []struct{ flag, path string }{{"--in", o.in}, {"--out", o.out}, {"--failures", o.failures}}
+	for i, x := range named {
+		for _, y := range named[:i] {
+			if x.path == "" || y.path == "" {
+				continue
+			}
+			same := a.path(x.path) == a.path(y.path)
+			if xi, err := os.Stat(a.path(x.path)); err == nil && !same {
+				yi, err := os.Stat(a.path(y.path))
+				same = err == nil && os.SameFile(xi, yi) && xi.Mode().IsRegular()
+			}
+			if same && x.path != os.DevNull {
+				return cli.Usage("name another file", "%s and %s are the same file, %s", y.flag, x.flag, x.path)
+			}
+		}
+	}
+	return nil
+}
+
 // runError is the error of a run that ended before its source did.
 func runError(ctx context.Context, path string, err error) error {
 	if ctx.Err() != nil {
@@ -133,7 +157,7 @@ func runError(ctx context.Context, path string, err error) error {
 	}
 	next := "correct the configuration: `with:` of the stage in a flow, --with for a plugin"
 	if e, ok := errors.AsType[*record.Error](err); ok && e.Class == record.Config {
-		return &cli.Error{Exit: cli.ExitInvalid, Code: "E_CONFIG", Detail: fmt.Sprintf("run %s: %v", path, err), Next: "correct the flow or the configuration", Err: err}
+		return &cli.Error{Exit: cli.ExitInvalid, Code: "E_CONFIG", Detail: fmt.Sprintf("run %s: %v", path, err), Next: "correct what it names: the input, the flow or a connection", Err: err}
 	}
 	if e, ok := errors.AsType[*manifest.ConfigError](err); ok {
 		return &cli.Error{Exit: cli.ExitInvalid, Code: string(flow.CodePluginConfig), Detail: fmt.Sprintf("run %s: %v", path, e), Next: next, Err: err}

@@ -29,7 +29,7 @@ type linter struct {
 	openVars bool
 }
 
-func (l *linter) add(p *Problem) { *l.problems = append(*l.problems, *p) }
+func (l *linter) add(p *Problem) { l.problems.add(*p) }
 
 func (l *linter) fail(n *node, code Code, help, format string, args ...any) {
 	l.failAt(n.pos, n.end, code, help, format, args...)

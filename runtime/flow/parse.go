@@ -37,7 +37,7 @@ func Resolve(doc *Document, in Inputs, opts Options) (*Document, Problems) {
 
 func parse(file string, base int, text string, opts Options, in *Inputs) ([]*Document, Problems) {
 	var ps Problems
-	src := &source{file: file, base: base, report: func(p Problem) { ps = append(ps, p) }}
+	src := &source{file: file, base: base, report: func(p Problem) { ps.add(p) }}
 	var docs []*Document
 	parsed := src.parse(text)
 	for _, y := range parsed {
@@ -69,6 +69,12 @@ func parse(file string, base int, text string, opts Options, in *Inputs) ([]*Doc
 			if p.Level == LevelError && p.Line >= d.Line && p.Line < end {
 				d.Flow, d.Connection = nil, nil
 			}
+		}
+	}
+	if len(ps) >= maxProblems {
+		// What came later was not noted, but may be wrong as well.
+		for _, d := range docs {
+			d.Flow, d.Connection = nil, nil
 		}
 	}
 	ps.sort()

@@ -150,6 +150,13 @@ func (e *Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// add appends p, unless so many are there already that one more helps nobody.
+func (ps *Problems) add(p Problem) {
+	if len(*ps) < maxProblems {
+		*ps = append(*ps, p)
+	}
+}
+
 func (ps Problems) sort() {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -293,5 +292,5 @@ func validPort(u *url.URL) bool {
 	if u.Port() == "" {
 		return !strings.HasSuffix(u.Host, ":")
 	}
-	return validHostPort(net.JoinHostPort(u.Hostname(), u.Port()))
+	return validHostPort(u.Host)
 }

@@ -13,12 +13,16 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// MaxFileSize is the longest file that Parse reads, in bytes.
-const MaxFileSize = 512 << 10
+// MaxFileSize is the longest file that Parse reads, in bytes. Together with
+// the other limits it bounds the time that a hostile file takes.
+const MaxFileSize = 128 << 10
 
 const (
-	maxYAMLDepth = 64
-	maxYAMLNodes = 50_000
+	maxYAMLLines  = 10_000
+	maxYAMLColumn = 8192
+	maxYAMLDepth  = 64
+	maxYAMLNodes  = 50_000
+	maxProblems   = 100
 )
 
 type nodeKind uint8
@@ -43,6 +47,7 @@ type node struct {
 	escaped bool // columns inside do not follow from those of the text
 	block   int  // of a literal block: the column where its lines begin
 	fields  []field
+	lines   map[string]int // of a map: the line of each key
 	items   []*node
 }
 
@@ -83,6 +88,7 @@ type source struct {
 	file  string
 	base  int // lines before the first one
 	lines []string
+	runes [][]rune // the same lines, once they are known to be short
 	// tagged are the places that hold a tag, an anchor or an alias.
 	tagged map[Pos]bool
 	nodes  int
@@ -92,7 +98,7 @@ type source struct {
 func (s *source) problem(code Code, at Pos, end int, msg, help string) *Problem {
 	p := &Problem{Code: code, Level: LevelError, File: s.file, Line: at.Line, Column: at.Column, EndColumn: end, Message: msg, Help: help}
 	if i := at.Line - 1 - s.base; i >= 0 && i < len(s.lines) {
-		p.Source = strings.TrimRight(s.lines[i], "\r")
+		p.Source = s.lines[i]
 		n := len([]rune(p.Source)) + 1
 		p.Column = max(1, min(p.Column, n))
 		p.EndColumn = max(p.Column+1, min(p.EndColumn, n))
@@ -116,10 +122,18 @@ func (s *source) parse(src string) (docs []yamlDoc) {
 	switch {
 	case len(src) > MaxFileSize:
 		return fail(first, 2, "the file is longer than "+strconv.Itoa(MaxFileSize>>10)+" KiB", "")
+	case len(s.lines) > maxYAMLLines:
+		return fail(first, 2, "the file has more than "+strconv.Itoa(maxYAMLLines)+" lines", "make several files of it")
 	case deepLine.MatchString(src) || bracketDepth(src) > maxYAMLDepth:
 		return fail(first, 2, "lists and maps are nested too deeply", "")
 	}
+	s.runes = make([][]rune, len(s.lines))
 	for i, line := range s.lines {
+		s.runes[i] = []rune(line)
+		if len(s.runes[i]) > maxYAMLColumn {
+			at := Pos{s.base + i + 1, 1}
+			return fail(at, 2, "this line is longer than "+strconv.Itoa(maxYAMLColumn)+" characters", "break it")
+		}
 		if j := strings.IndexFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == '\ufffd' || r == maskedColon }); j >= 0 {
 			col := len([]rune(line[:j])) + 1
 			return fail(Pos{s.base + i + 1, col}, col+1, "a character that YAML does not allow", "save the file as UTF-8 text")
@@ -210,7 +224,7 @@ func (s *source) untag(src string) string {
 		if at.Line < 1 || at.Line > len(s.lines) {
 			continue
 		}
-		line := []rune(s.lines[at.Line-1])
+		line := s.runes[at.Line-1]
 		if at.Column < 1 || at.Column > len(line) || !strings.ContainsRune("!&*", line[at.Column-1]) {
 			continue
 		}
@@ -239,8 +253,13 @@ func (s *source) untag(src string) string {
 		return src
 	}
 	lines := strings.Split(src, "\n")
+	masked := make(map[int][]rune)
 	for at := range s.tagged {
-		line := []rune(lines[at.Line-1-s.base])
+		line, ok := masked[at.Line-1-s.base]
+		if !ok {
+			line = []rune(lines[at.Line-1-s.base])
+			masked[at.Line-1-s.base] = line
+		}
 		line[at.Column-1] = 'X'
 		// What follows is text now, and must not be anything else.
 		rest := plainRest(line[at.Column-1:])
@@ -249,7 +268,9 @@ func (s *source) untag(src string) string {
 				line[at.Column-1+i] = 'X'
 			}
 		}
-		lines[at.Line-1-s.base] = string(line)
+	}
+	for i, line := range masked {
+		lines[i] = string(line)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -362,6 +383,13 @@ func (s *source) lineAt(line int) string {
 	return ""
 }
 
+func (s *source) runesAt(line int) []rune {
+	if i := line - 1 - s.base; i >= 0 && i < len(s.runes) {
+		return s.runes[i]
+	}
+	return nil
+}
+
 func (s *source) bad(n *node, msg, help string) *node {
 	s.report(*s.problem(CodeYAML, n.pos, n.pos.Column+1, msg, help))
 	n.kind = badNode
@@ -444,7 +472,7 @@ func (s *source) extent(n *node, tk *token.Token) {
 			n.text = unmask(tk.Value)
 		}
 	}
-	runes := []rune(s.lineAt(n.pos.Line))
+	runes := s.runesAt(n.pos.Line)
 	begin := n.pos.Column - 1
 	if n.quoted {
 		begin++
@@ -458,7 +486,7 @@ func (s *source) extent(n *node, tk *token.Token) {
 		return
 	}
 	n.escaped = true
-	n.end = len([]rune(strings.TrimRight(string(runes), " "))) + 1
+	n.end = len(runes) + 1
 }
 
 // blockColumn is the column where the lines of a literal block begin whose
@@ -490,13 +518,14 @@ func (s *source) addField(n *node, v *ast.MappingValueNode, depth int) {
 	if s.tagged[key.pos] {
 		return
 	}
-	for _, f := range n.fields {
-		if f.key.text == key.text {
-			p := s.problem(CodeKeyDuplicate, key.pos, key.end, "key `"+key.text+"` stands here twice", "the first is in line "+strconv.Itoa(f.key.pos.Line)+"; keep one")
-			s.report(*p)
-			return
-		}
+	if n.lines == nil {
+		n.lines = make(map[string]int)
 	}
+	if first := n.lines[key.text]; first > 0 {
+		s.report(*s.problem(CodeKeyDuplicate, key.pos, key.end, "key `"+key.text+"` stands here twice", "the first is in line "+strconv.Itoa(first)+"; keep one"))
+		return
+	}
+	n.lines[key.text] = key.pos.Line
 	value := s.convert(v.Value, depth+1)
 	if value.kind == nullNode {
 		value.pos, value.end = key.pos, key.end

@@ -1,17 +1,23 @@
 package devbroker
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
+
+	"github.com/millrace-io/millrace/runtime/connector/kafka"
+	"github.com/millrace-io/millrace/runtime/record"
 )
 
 func TestMain(m *testing.M) {
@@ -62,7 +68,7 @@ func produce(t *testing.T, cl *kgo.Client, topic string, from, to int) {
 // values reads n values of a topic.
 func values(t *testing.T, addr, topic string, n int) []string {
 	t.Helper()
-	cl := client(t, addr, kgo.ConsumeTopics(topic))
+	cl := client(t, addr, kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var got []string
@@ -120,43 +126,128 @@ func TestKeepsDataOverClose(t *testing.T) {
 	}
 }
 
+// process is a broker in a process of its own.
+type process struct {
+	t    *testing.T
+	dir  string
+	addr string
+	cmd  *exec.Cmd
+}
+
+func newProcess(t *testing.T) *process {
+	p := &process{t: t, dir: t.TempDir(), addr: "127.0.0.1:0"}
+	p.start()
+	t.Cleanup(p.kill)
+	return p
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	p.cmd = exec.Command(os.Args[0], "-test.run=^$")
+	p.cmd.Env = append(os.Environ(), "DEVBROKER_CHILD="+p.dir, "DEVBROKER_LISTEN="+p.addr)
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || strings.HasPrefix(line, "error") {
+		p.t.Fatalf("child: %q, %v", line, err)
+	}
+	p.addr = strings.TrimSpace(line)
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
 func TestKeepsDataOverKill(t *testing.T) {
-	dir := t.TempDir()
-	run := func(listen string) (*exec.Cmd, string) {
-		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), "DEVBROKER_CHILD="+dir, "DEVBROKER_LISTEN="+listen)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var addr string
-		if _, err := fmt.Fscanln(out, &addr); err != nil || strings.HasPrefix(addr, "error") {
-			t.Fatalf("child: %q, %v", addr, err)
-		}
-		return cmd, addr
-	}
-	kill := func(cmd *exec.Cmd) {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	cmd, addr := run("127.0.0.1:0")
-	cl := client(t, addr)
+	p := newProcess(t)
+	cl := client(t, p.addr)
 	const rounds, n = 3, 200
 	for round := range rounds {
 		produce(t, cl, "kept", round*n, (round+1)*n)
-		kill(cmd)
-		cmd, addr = run(addr)
+		p.kill()
+		p.start()
 	}
-	defer kill(cmd)
 	seen := map[string]bool{}
-	for _, v := range values(t, addr, "kept", rounds*n) {
+	for _, v := range values(t, p.addr, "kept", rounds*n) {
 		seen[v] = true
 	}
 	if len(seen) != rounds*n {
 		t.Errorf("%d of %d acknowledged records are left", len(seen), rounds*n)
+	}
+}
+
+// TestConnectorOverKills sends and reads through the Kafka connector while the
+// broker is killed: nothing is lost, and first occurrences are in order.
+func TestConnectorOverKills(t *testing.T) {
+	p := newProcess(t)
+	cfg := kafka.Config{Brokers: []string{p.addr}, MetadataMinAge: 50 * time.Millisecond, RetryBackoff: func(int) time.Duration { return 10 * time.Millisecond }}
+	sink, err := kafka.NewSink(kafka.SinkConfig{Config: cfg, Topic: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	source, err := kafka.NewSource(kafka.SourceConfig{Config: cfg, Topics: []string{"t"}, CreateTopics: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	found, err := source.Partitions(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		source.Assign(f.Partition, 0)
+	}
+	const kills, batches, n = 4, 60, 50
+	go func() {
+		for i := range batches {
+			recs := make([]record.Record, n)
+			for j := range recs {
+				recs[j] = record.Record{Key: []byte("k"), Value: fmt.Append(nil, i*n+j), To: -1}
+			}
+			var answered sync.WaitGroup
+			answered.Add(n)
+			sink.Deliver(ctx, recs, func(_ int, err error) {
+				if err != nil {
+					t.Errorf("deliver: %v", err)
+				}
+				answered.Done()
+			})
+			answered.Wait()
+		}
+	}()
+	next, killed := 0, 0
+	for next < batches*n {
+		b, err := source.Poll(ctx)
+		if err != nil {
+			t.Fatalf("poll at %d of %d: %v", next, batches*n, err)
+		}
+		for _, r := range b.Records {
+			i, err := strconv.Atoi(string(r.Value))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i > next {
+				t.Fatalf("%d came where %d was to come", i, next)
+			}
+			next = max(next, i+1)
+		}
+		if killed < kills && next > (killed+1)*batches*n/(kills+1) {
+			killed++
+			p.kill()
+			p.start()
+		}
+	}
+	if killed != kills {
+		t.Errorf("killed %d times, want %d", killed, kills)
 	}
 }
 

@@ -72,7 +72,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return cli.ExitOK
 	}
-	e := explain(err)
+	e := p.explain(err)
 	if e.Detail != "" {
 		e.Print(p.stderr, false)
 	}
@@ -131,7 +131,7 @@ func (p *program) runCommand() *cobra.Command {
 			}
 			cfg, err := config.Load(path, p.environ, flags...)
 			if err != nil {
-				return invalid(path, err)
+				return p.invalid(path, err)
 			}
 			return p.serve(cmd.Context(), cfg)
 		},
@@ -155,7 +155,7 @@ func (p *program) checkCommand() *cobra.Command {
 			}
 			cfg, err := config.Load(path, p.environ)
 			if err != nil {
-				return invalid(path, err)
+				return p.invalid(path, err)
 			}
 			var rows [][]string
 			for _, s := range cfg.Settings() {
@@ -240,20 +240,20 @@ func flagHint(cmd *cobra.Command, err error) string {
 }
 
 // invalid is the error of a configuration that cannot be used.
-func invalid(path string, err error) error {
+func (p *program) invalid(path string, err error) error {
 	e := &cli.Error{Exit: cli.ExitInvalid, Code: CodeConfig, Detail: err.Error(), Err: err}
 	faults, ok := errors.AsType[*flow.Errors](err)
 	if !ok {
 		return e
 	}
-	for _, p := range faults.Problems {
-		e.Problems = append(e.Problems, api.Problem{Code: string(p.Code), Level: string(p.Level), File: p.File, Line: p.Line, Column: p.Column,
-			Message: p.Message, Help: p.Help, Rendered: p.Render()})
+	for _, f := range faults.Problems {
+		e.Problems = append(e.Problems, api.Problem{Code: string(f.Code), Level: string(f.Level), File: f.File, Line: f.Line, Column: f.Column,
+			Message: f.Message, Help: f.Help, Rendered: f.Render()})
 	}
 	e.Detail = fmt.Sprintf("the configuration has %s", cli.Plural(len(faults.Problems), "fault"))
-	e.Next = "mend what is named; `flowd check-config` checks without starting a node"
+	e.Next = "mend what is named"
 	if path != "" {
-		e.Next = fmt.Sprintf("mend what is named; `flowd check-config -c %s` checks without starting a node", path)
+		e.Next = fmt.Sprintf("mend what is named; `%s check-config -c %s` checks without starting a node", p.name, path)
 	}
 	return e
 }

@@ -128,11 +128,11 @@ func unopened(err error) error {
 }
 
 // explain turns an error into what the user is shown.
-func explain(err error) *cli.Error {
+func (p *program) explain(err error) *cli.Error {
 	if e, ok := errors.AsType[*cli.Error](err); ok {
 		return e
 	}
-	return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeUsage, Detail: err.Error(), Next: "see `flowd --help`", Err: err}
+	return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeUsage, Detail: err.Error(), Next: fmt.Sprintf("see `%s --help`", p.name), Err: err}
 }
 
 func (p *program) logger(cfg config.Log) *slog.Logger {
