@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/millrace-io/millrace/runtime/expr/jsondoc"
@@ -157,144 +156,6 @@ func toText(e *Env, a []any) (any, error) {
 	return string(b), err
 }
 
-func trimmed(space func(string) string, cut func(s, t string) string) function {
-	return func(e *Env, a []any) (any, error) {
-		s, err := texts(a)
-		if err != nil {
-			return nil, err
-		}
-		if err := e.work(len(s[0])); err != nil || len(s) == 1 {
-			return space(s[0]), err
-		}
-		return cut(s[0], s[1]), nil
-	}
-}
-
-func mapped(f func(string) string) function {
-	return func(e *Env, a []any) (any, error) {
-		s, err := text(a, 0)
-		if err != nil {
-			return nil, err
-		}
-		if err := e.grow(3 * len(s)); err != nil {
-			return nil, err
-		}
-		return f(s), nil
-	}
-}
-
-func tested(f func(s, t string) bool) function {
-	return func(_ *Env, a []any) (any, error) {
-		s, err := texts(a)
-		if err != nil {
-			return nil, err
-		}
-		return f(s[0], s[1]), nil
-	}
-}
-
-func located(f func(s, t string) int) function {
-	return func(e *Env, a []any) (any, error) {
-		s, err := texts(a)
-		if err != nil {
-			return nil, err
-		}
-		return int64(f(s[0], s[1])), e.work(len(s[0]))
-	}
-}
-
-func split(e *Env, a []any) (any, error) {
-	s, err := texts(a[:2])
-	if err != nil {
-		return nil, err
-	}
-	n := -1
-	if len(a) > 2 {
-		if n, err = whole(a[2]); err != nil {
-			return nil, err
-		}
-	}
-	if err := e.grow(product(32, strings.Count(s[0], s[1])+1)); err != nil {
-		return nil, err
-	}
-	return anys(strings.SplitN(s[0], s[1], n)), nil
-}
-
-func anys(s []string) []any {
-	out := make([]any, len(s))
-	for i := range s {
-		out[i] = s[i]
-	}
-	return out
-}
-
-func join(e *Env, a []any) (any, error) {
-	list, err := listOf(a[0])
-	if err != nil {
-		return nil, err
-	}
-	sep := ""
-	if len(a) > 1 {
-		if sep, err = text(a, 1); err != nil {
-			return nil, err
-		}
-	}
-	var b strings.Builder
-	for i := range list {
-		s, err := text(list, i)
-		if err != nil {
-			return nil, err
-		}
-		if err := e.grow(len(s) + len(sep) + 1); err != nil {
-			return nil, err
-		}
-		if i > 0 {
-			b.WriteString(sep)
-		}
-		b.WriteString(s)
-	}
-	return b.String(), nil
-}
-
-func replace(e *Env, a []any) (any, error) {
-	s, err := texts(a[:3])
-	if err != nil {
-		return nil, err
-	}
-	n := -1
-	if len(a) > 3 {
-		if n, err = whole(a[3]); err != nil {
-			return nil, err
-		}
-	}
-	count := strings.Count(s[0], s[1])
-	if n >= 0 {
-		count = min(count, n)
-	}
-	if err := e.grow(len(s[0]) + product(count, len(s[2]))); err != nil {
-		return nil, err
-	}
-	return strings.Replace(s[0], s[1], s[2], n), nil
-}
-
-func repeat(e *Env, a []any) (any, error) {
-	s, err := text(a, 0)
-	if err != nil {
-		return nil, err
-	}
-	n, err := whole(a[1])
-	if err != nil {
-		return nil, err
-	}
-	if n < 0 {
-		return nil, errors.New("takes a count of 0 or more")
-	}
-	if err := e.grow(product(len(s), n)); err != nil {
-		return nil, err
-	}
-	return strings.Repeat(s, n), nil
-}
-
 func toJSON(e *Env, a []any) (any, error) {
 	b, err := e.appendJSON(nil, a[0])
 	return string(b), err
@@ -339,45 +200,6 @@ func fromBase64(e *Env, a []any) (any, error) {
 		return nil, errors.New("the string is not base64")
 	}
 	return string(b), nil
-}
-
-func toDuration(_ *Env, a []any) (any, error) {
-	s, err := text(a, 0)
-	if err != nil {
-		return nil, err
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		return nil, errors.New("the string is no duration, such as 90s or 1h30m")
-	}
-	return d, nil
-}
-
-var dateLayouts = []string{time.RFC3339, time.DateTime, time.DateOnly, "2006-01-02T15:04:05", time.RFC1123Z, time.RFC1123}
-
-func toDate(_ *Env, a []any) (any, error) {
-	s, err := text(a, 0)
-	if err != nil {
-		return nil, err
-	}
-	layouts := dateLayouts
-	switch len(a) {
-	case 1:
-	case 2:
-		layout, err := text(a, 1)
-		if err != nil {
-			return nil, err
-		}
-		layouts = []string{layout}
-	default:
-		return nil, errors.New("takes a string and at most a layout; zones stand in the string")
-	}
-	for _, layout := range layouts {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC(), nil
-		}
-	}
-	return nil, errors.New("the string is no date, such as 2026-11-01 or 2026-11-01T08:00:00Z")
 }
 
 // extreme is max (1) or min (-1), of the arguments or of a list.
@@ -643,46 +465,4 @@ func (e *Env) sortBy(list, by []any, desc bool) (any, error) {
 		out[i] = list[k]
 	}
 	return out, nil
-}
-
-// timeMethods are what can be called on a time, as in `time.Year()`.
-var timeMethods = map[string]func(v any, args []any) (any, error){
-	"Year":      onTime(func(t time.Time) any { return int64(t.Year()) }),
-	"Month":     onTime(func(t time.Time) any { return int64(t.Month()) }),
-	"Day":       onTime(func(t time.Time) any { return int64(t.Day()) }),
-	"Hour":      onTime(func(t time.Time) any { return int64(t.Hour()) }),
-	"Minute":    onTime(func(t time.Time) any { return int64(t.Minute()) }),
-	"Second":    onTime(func(t time.Time) any { return int64(t.Second()) }),
-	"Unix":      onTime(func(t time.Time) any { return t.Unix() }),
-	"UnixMilli": onTime(func(t time.Time) any { return t.UnixMilli() }),
-	"Format": func(v any, args []any) (any, error) {
-		t, ok := v.(time.Time)
-		if !ok {
-			return nil, fmt.Errorf("only times have methods, and this is %s", describe(v))
-		}
-		if len(args) != 1 {
-			return nil, errors.New("takes a layout, such as 2006-01-02")
-		}
-		layout, err := text(args, 0)
-		if err != nil {
-			return nil, err
-		}
-		if len(layout) > maxPattern {
-			return nil, fmt.Errorf("a layout longer than %d bytes", maxPattern)
-		}
-		return t.Format(layout), nil
-	},
-}
-
-func onTime(f func(time.Time) any) func(any, []any) (any, error) {
-	return func(v any, args []any) (any, error) {
-		t, ok := v.(time.Time)
-		if !ok {
-			return nil, fmt.Errorf("only times have methods, and this is %s", describe(v))
-		}
-		if len(args) != 0 {
-			return nil, errors.New("takes no arguments")
-		}
-		return f(t), nil
-	}
 }

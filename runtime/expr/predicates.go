@@ -49,9 +49,7 @@ func (g *generator) builtin(n *ast.BuiltinNode) (code, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s takes a list, not %s", name, describe(v))
 		}
-		v, err = predicate(e, name, list, args[1:])
-		// An error leaves the loop that it happened in.
-		return v, err
+		return predicate(e, name, list, args[1:])
 	}}, nil
 }
 
@@ -96,7 +94,18 @@ func predicate(e *Env, name string, list []any, args []code) (any, error) {
 		return nil, fmt.Errorf("%s takes a condition", name)
 	}
 	switch name {
-	case "all", "none", "any", "one", "count":
+	case "all":
+		all := true
+		err := e.over(list, body, func(_ int, v any) (bool, error) {
+			b, ok := v.(bool)
+			if !ok {
+				return false, fmt.Errorf("the condition of all gives %s, not true or false", describe(v))
+			}
+			all = b
+			return !b, nil
+		})
+		return all && err == nil, err
+	case "none", "any", "one", "count":
 		if body == nil {
 			body = func(e *Env) (any, error) { return e.loops[len(e.loops)-1].item, nil }
 		}
@@ -109,8 +118,6 @@ func predicate(e *Env, name string, list []any, args []code) (any, error) {
 			return nil, err
 		}
 		switch name {
-		case "all":
-			return n == len(list), nil
 		case "none":
 			return n == 0, nil
 		case "any":

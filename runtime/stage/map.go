@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/millrace-io/millrace/runtime/expr"
 	"github.com/millrace-io/millrace/runtime/expr/jsondoc"
@@ -338,7 +339,7 @@ func (e *editor) take(root *item, p expr.Path) *item {
 }
 
 func (e *editor) rename(root *item, from, to expr.Path) error {
-	if from.String() == to.String() {
+	if slices.Equal(from, to) {
 		return nil
 	}
 	at := e.parent(root, from)
@@ -346,7 +347,7 @@ func (e *editor) rename(root *item, from, to expr.Path) error {
 	if at == nil || at.find(old) < 0 {
 		return nil
 	}
-	if len(from) != len(to) || from[:len(from)-1].String() != to[:len(to)-1].String() {
+	if !slices.Equal(from[:len(from)-1], to[:len(to)-1]) {
 		if err := e.set(root, to, e.take(root, from)); err != nil {
 			return record.Errorf(record.Schema, "rename %s: %s", from, record.AsError(err).Message)
 		}

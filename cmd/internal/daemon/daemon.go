@@ -106,20 +106,22 @@ type Daemon struct {
 // Open starts a node: the data folder is locked, the log is read, the admin
 // API's port is taken. Run serves. The error says what stands in the way and
 // what to do, a *node.LockedError if another process has the folder.
-func Open(ctx context.Context, cfg Config) (d *Daemon, err error) {
+func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	cfg.defaults()
-	d = &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
+	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
 		urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	if d.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", cfg.Listen, err)
-	}
-	d.node, err = node.Open(ctx, node.Config{Dir: cfg.Dir, Logger: d.log, Version: cfg.Version, Addr: d.Addr(), OnFailure: d.fail})
+	// The folder is locked before the port is taken: who starts a node twice is
+	// to hear which process has the folder.
+	d.node, err = node.Open(ctx, node.Config{Dir: cfg.Dir, Logger: d.log, Version: cfg.Version, Addr: cfg.Listen, OnFailure: d.fail})
 	if err != nil {
+		return nil, err
+	}
+	if d.listener, err = api.Listen(cfg.Listen); err != nil {
 		return nil, err
 	}
 	d.store = d.node.State()
@@ -135,7 +137,7 @@ func Open(ctx context.Context, cfg Config) (d *Daemon, err error) {
 	}
 	d.modules = registry.NewModules(d.blobs, d.sandbox)
 	d.metrics = newMetrics(d)
-	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version}))
+	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version, AllowedHosts: []string{d.Addr()}}))
 	return d, nil
 }
 

@@ -67,8 +67,7 @@ func (c *console) draw(total int, what string, n int) {
 	defer c.mu.Unlock()
 	if c.bar == nil {
 		c.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(c.w), progressbar.OptionSetDescription(what),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("records"),
-			progressbar.OptionSetWidth(30), progressbar.OptionSetPredictTime(false))
+			progressbar.OptionShowCount(), progressbar.OptionSetWidth(30), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false))
 	}
 	_ = c.bar.Set(min(n, total))
 }

@@ -78,7 +78,8 @@ func (c Compression) codec() (kgo.CompressionCodec, error) {
 // Sink writes records to one topic: idempotent, acknowledged by all in-sync
 // replicas, in order per output partition. A record goes to the partition its
 // To names; without one, by its key as Kafka's own producer does (murmur2);
-// without a key to one partition until a batch is full, then to another.
+// without a key to the one with its source's number, modulo theirs, so that
+// what was in order in one partition still is.
 //
 // Safe for concurrent use; order holds among the records of calls that follow
 // one another.
@@ -87,6 +88,10 @@ type Sink struct {
 	cl     *kgo.Client
 	health *health
 	closer sync.Once
+	// life ends with Close: what was taken over does not end with the context
+	// that it came with, or a soft stop would send records twice.
+	life context.Context
+	end  context.CancelFunc
 
 	waiting  atomic.Int64 // records without an answer
 	progress atomic.Int64 // Unix nanoseconds of the last answer, or of the first record after a rest
@@ -103,6 +108,7 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 	}
 	codec, _ := cfg.Compression.codec()
 	s := &Sink{cfg: cfg, health: newHealth()}
+	s.life, s.end = context.WithCancel(context.Background())
 	cl, err := kgo.NewClient(append(cfg.options(s.health),
 		kgo.DefaultProduceTopic(cfg.Topic),
 		kgo.AllowAutoTopicCreation(),
@@ -124,9 +130,10 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 // client hands it back with the answer.
 type slot struct {
 	context.Context
-	index int
-	to    int32
-	rec   kgo.Record
+	index    int
+	to, from int32 // partitions: the one asked for or -1, the source's
+	tries    int
+	rec      kgo.Record
 }
 
 // Deliver takes the records over and returns without waiting for the brokers.
@@ -135,32 +142,41 @@ type slot struct {
 //
 // A nil error says that the record is durable. Else it is a *record.Error
 // (class too_large, config, rejected), or one for which errors.Is(err,
-// context.Canceled) holds when ctx ended or the sink was closed before the
-// answer came: then the record may or may not have been written. While brokers
-// are away records wait without end. The slice may be reused once Deliver
-// returned; the records' bytes may not.
+// context.Canceled) holds: ctx had ended before the call, or the sink was
+// closed before the answer came; then the record may or may not have been
+// written. While brokers are away records wait without end. The slice may be
+// reused once Deliver returned; the records' bytes may not.
 func (s *Sink) Deliver(ctx context.Context, recs []record.Record, done func(i int, err error)) {
-	if len(recs) == 0 {
+	if ctx.Err() != nil {
+		for i := range recs {
+			done(i, fmt.Errorf("produce to %s: %w", s.cfg.Topic, context.Canceled))
+		}
 		return
 	}
 	if s.waiting.Add(int64(len(recs))) == int64(len(recs)) {
 		s.progress.Store(time.Now().UnixNano())
 	}
-	answer := func(r *kgo.Record, err error) {
-		i := r.Context.(*slot).index
+	var answer func(r *kgo.Record, err error)
+	answer = func(r *kgo.Record, err error) {
+		sl := r.Context.(*slot)
+		if err != nil {
+			err = s.classify(r, err)
+		}
+		if e := record.AsError(err); e != nil && e.Class.Transient() && !errors.Is(err, context.Canceled) {
+			s.again(sl, answer)
+			return
+		}
 		s.waiting.Add(-1)
 		if err == nil {
 			s.progress.Store(time.Now().UnixNano())
-			done(i, nil)
-			return
 		}
-		done(i, s.classify(r, err))
+		done(sl.index, err)
 	}
 	slots := make([]slot, len(recs))
 	for i := range recs {
 		r, sl := &recs[i], &slots[i]
-		sl.Context, sl.index, sl.to = ctx, i, r.To
-		sl.rec = kgo.Record{Key: r.Key, Value: r.Value, Partition: r.To, Context: sl}
+		sl.Context, sl.index, sl.to, sl.from = s.life, i, r.To, r.Partition
+		sl.rec = kgo.Record{Key: r.Key, Value: r.Value, Context: sl}
 		if r.Timestamp > 0 {
 			sl.rec.Timestamp = time.UnixMilli(r.Timestamp)
 		}
@@ -171,8 +187,18 @@ func (s *Sink) Deliver(ctx context.Context, recs []record.Record, done func(i in
 			}
 			sl.rec.Headers = hs
 		}
-		s.cl.Produce(ctx, &sl.rec, answer)
+		s.cl.Produce(s.life, &sl.rec, answer)
 	}
+}
+
+// again produces a record anew that the client gave up for a reason that goes
+// away. The client does so only when it has lost its place in the partition's
+// sequence, so the record may now come behind later ones; it is not lost.
+func (s *Sink) again(sl *slot, answer func(*kgo.Record, error)) {
+	sl.tries++
+	wait := min(100*time.Millisecond<<min(sl.tries, 8), 10*time.Second)
+	s.cfg.Logger.Warn("a record is produced again", "topic", s.cfg.Topic, "attempt", sl.tries+1)
+	time.AfterFunc(wait, func() { s.cl.Produce(s.life, &sl.rec, answer) })
 }
 
 // classify turns the client's error for a record into ours.
@@ -229,12 +255,16 @@ func (s *Sink) Problem() string {
 
 // Close abandons what is under way and ends the sink. It may be called twice.
 func (s *Sink) Close() error {
-	s.closer.Do(s.cl.Close)
+	s.closer.Do(func() {
+		s.end()
+		s.cl.Close()
+	})
 	return nil
 }
 
-// partitioner sends records where they are addressed to, and the others where
-// the partitioner by keys does.
+// partitioner sends records where they are addressed to, those without a key
+// where their source's partition says, and the others where the partitioner by
+// keys does.
 type partitioner struct{ byKey kgo.Partitioner }
 
 func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
@@ -247,13 +277,15 @@ type topicPartitioner struct {
 	kgo.TopicPartitionerOnNewBatch
 }
 
-func (p topicPartitioner) RequiresConsistency(r *kgo.Record) bool {
-	return r.Partition >= 0 || p.TopicPartitioner.RequiresConsistency(r)
-}
+func (topicPartitioner) RequiresConsistency(*kgo.Record) bool { return true }
 
 func (p topicPartitioner) Partition(r *kgo.Record, n int) int {
-	if r.Partition >= 0 {
-		return int(r.Partition)
+	sl := r.Context.(*slot)
+	switch {
+	case sl.to >= 0:
+		return int(sl.to)
+	case r.Key == nil:
+		return int(sl.from) % n
 	}
 	return p.TopicPartitioner.Partition(r, n)
 }
