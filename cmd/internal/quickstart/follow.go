@@ -137,13 +137,16 @@ func (f *follower) arrivedBetween(from, to time.Time) int {
 }
 
 // longestPause is the longest time between two arrivals that follow one
-// another, the second of them after a moment; 0 if there is none.
-func (f *follower) longestPause(after time.Time) time.Duration {
+// another, of those pauses that touch the time from one moment to another; 0
+// if there is none.
+func (f *follower) longestPause(from, to time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var longest time.Duration
-	for i := len(f.arrivals) - 1; i > 0 && f.arrivals[i].After(after); i-- {
-		longest = max(longest, f.arrivals[i].Sub(f.arrivals[i-1]))
+	for i := len(f.arrivals) - 1; i > 0 && f.arrivals[i].After(from); i-- {
+		if before := f.arrivals[i-1]; before.Before(to) {
+			longest = max(longest, f.arrivals[i].Sub(before))
+		}
 	}
 	return longest
 }

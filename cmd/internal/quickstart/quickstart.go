@@ -128,6 +128,7 @@ type run struct {
 	began     time.Time // the first record
 	killed    time.Time
 	restarted time.Time
+	ready     time.Time // again
 }
 
 func (r *run) folder() error {
@@ -286,7 +287,7 @@ func (r *run) measure(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	rep := &report{fast: p.fast, paced: p.paced}
-	rep.restart = r.follow.longestPause(r.killed)
+	rep.restart = r.follow.longestPause(r.killed, r.ready)
 	if took := r.follow.lastArrival().Sub(r.began) - rep.restart; took > 0 {
 		rep.rate = float64(p.fast) / took.Seconds()
 	}
@@ -365,7 +366,8 @@ func (r *run) crash(ctx context.Context, p plan) error {
 	if err := r.startNode(ctx, addr); err != nil {
 		return fmt.Errorf("start the node again: %w", err)
 	}
-	r.console.say("the node is ready again after %s", time.Since(r.restarted).Round(time.Millisecond))
+	r.ready = time.Now()
+	r.console.say("the node is ready again after %s", r.ready.Sub(r.restarted).Round(time.Millisecond))
 	return nil
 }
 

@@ -154,12 +154,15 @@ func TestLongestPause(t *testing.T) {
 	at := time.Unix(1000, 0)
 	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
 	f := &follower{arrivals: []time.Time{ms(0), ms(900), ms(901), ms(1000), ms(1300), ms(1300), ms(1350)}}
-	for after, want := range map[int]time.Duration{-1: 900, 899: 900, 900: 300, 1100: 300, 1300: 50, 1350: 0} {
-		if got := f.longestPause(ms(after)); got != want*time.Millisecond {
-			t.Errorf("after %d: got %s, want %d ms", after, got, want)
+	for _, tc := range []struct{ from, to, want int }{
+		{-1, 2000, 900}, {899, 2000, 900}, {900, 2000, 300}, {1100, 1200, 300}, {1300, 2000, 50}, {1350, 2000, 0},
+		{901, 1000, 99}, {901, 1001, 300},
+	} {
+		if got := f.longestPause(ms(tc.from), ms(tc.to)); got != time.Duration(tc.want)*time.Millisecond {
+			t.Errorf("from %d to %d: got %s, want %d ms", tc.from, tc.to, got, tc.want)
 		}
 	}
-	if got := new(follower).longestPause(at); got != 0 {
+	if got := new(follower).longestPause(at, at); got != 0 {
 		t.Errorf("of none: got %s", got)
 	}
 }
