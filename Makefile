@@ -2,7 +2,7 @@
 
 GO      ?= go
 VERSION ?= 0.1.0-dev
-LDFLAGS := -s -w -X github.com/millrace-io/millrace/cmd/internal/version.Version=$(VERSION)
+LDFLAGS := -s -w -X github.com/millrace-io/millrace/cmd/internal/flowd.Version=$(VERSION)
 
 .PHONY: all build quickstart test test-fast check fmt-check vet staticcheck cross mod-check faults fuzz bench clean
 

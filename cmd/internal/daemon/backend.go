@@ -46,6 +46,9 @@ func (d *Daemon) apiError(err error) error {
 		return e
 	}
 	e := &api.Error{Code: api.CodeInternal, Detail: err.Error()}
+	if r, ok := errors.AsType[*state.Refusal](err); ok {
+		e.Detail = r.Message
+	}
 	switch {
 	case errors.Is(err, state.NotFound):
 		e.Code = api.CodeNotFound

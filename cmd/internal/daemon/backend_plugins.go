@@ -170,7 +170,7 @@ func (d *Daemon) findPlugin(ref string) (*state.Plugin, error) {
 	none := &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("there is no plugin %s", ref), Next: "`flowctl plugin list` shows those that are stored; `flowctl deploy FILE` stores one"}
 	if hex, ok := strings.CutPrefix(ref, "sha256:"); ok {
 		if len(hex) < 8 {
-			return nil, invalid("plugin %s: give at least 8 digits of the digest", ref)
+			return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("plugin %s: give at least 8 digits of the digest", ref), Next: "`flowctl plugin list -o wide` shows digests"}
 		}
 		var found *state.Plugin
 		for i := range ps {
@@ -262,7 +262,7 @@ func (d *Daemon) Deploy(ctx context.Context, req *api.Deploy) (*api.Deployment, 
 		}
 	}
 	if req.Stage != "" && len(activations) == 0 && len(dep.Skipped) == 0 {
-		return nil, notFound("no flow has a stage %s that runs plugin %s", req.Stage, p.Name)
+		return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("no flow has a stage %s that runs plugin %s", req.Stage, p.Name), Next: "`flowctl flow get FLOW` shows a flow's stages"}
 	}
 	if req.DryRun || len(activations) == 0 {
 		dep.Done = !req.DryRun
@@ -285,9 +285,6 @@ func (d *Daemon) Deploy(ctx context.Context, req *api.Deploy) (*api.Deployment, 
 	now, err := d.Deployment(ctx, dep.ID)
 	if err != nil {
 		return nil, err
-	}
-	for i := range now.Flows {
-		now.Flows[i].Stages = dep.Flows[i].Stages
 	}
 	dep.Flows, dep.Done = now.Flows, now.Done
 	return dep, nil
@@ -368,12 +365,30 @@ func (d *Daemon) Deployment(_ context.Context, id string) (*api.Deployment, erro
 			return nil, err
 		}
 		if df == nil {
-			return nil, notFound("there is no deployment %s: flow %d is gone", id, fid)
+			return nil, notFound("there is no deployment %s: flow %d is gone, or its deployment %d is", id, fid, gen)
 		}
 		dep.Done = dep.Done && (df.Switched == df.Slots || df.State != api.StateRunning)
 		dep.Flows = append(dep.Flows, *df)
+		if dep.Plugin == nil && len(df.Stages) > 0 {
+			if p, err := d.findPlugin(df.Stages[0].NewDigest); err == nil {
+				dep.Plugin = d.apiPlugin(p)
+			}
+		}
 	}
 	return dep, nil
+}
+
+// changedStages are the stages whose plugin is another one.
+func changedStages(old, now []state.Pin) []api.DeploymentStage {
+	var out []api.DeploymentStage
+	for _, p := range now {
+		at := slices.IndexFunc(old, func(o state.Pin) bool { return o.Stage == p.Stage })
+		if at < 0 || old[at].Digest == p.Digest {
+			continue
+		}
+		out = append(out, api.DeploymentStage{Stage: p.Stage, OldVersion: old[at].Version, OldDigest: old[at].Digest.String(), NewVersion: p.Version, NewDigest: p.Digest.String()})
+	}
+	return out
 }
 
 // deploymentOf tells how many of a flow's slots report a generation. A slot
@@ -383,7 +398,19 @@ func (d *Daemon) deploymentOf(id state.FlowID, gen uint32) (*api.DeploymentFlow,
 	if err != nil || f == nil {
 		return nil, d.apiError(err)
 	}
-	df := &api.DeploymentFlow{Flow: f.FullName(), State: f.State.String(), Generation: gen, Revision: f.Revision, Slots: int(f.Slots), Nodes: 1}
+	df := &api.DeploymentFlow{Flow: f.FullName(), State: f.State.String(), Generation: gen, Slots: int(f.Slots), Nodes: 1}
+	deployments, err := d.store.Deployments(id)
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	at := slices.IndexFunc(deployments, func(v *state.Deployment) bool { return v.Generation == gen })
+	if at < 0 {
+		return nil, nil
+	}
+	df.Revision = deployments[at].Revision
+	if at > 0 {
+		df.Stages = changedStages(deployments[at-1].Pins, deployments[at].Pins)
+	}
 	partitions, err := d.store.Partitions(id)
 	if err != nil {
 		return nil, d.apiError(err)

@@ -115,15 +115,32 @@ func (p *parts) kafkaDelivery(f *flow.Flow) (sink, error) {
 	if c.Kafka == nil {
 		return nil, record.Errorf(record.Config, "connection %q is of kind %s; the delivery needs kafka", c.Name, c.Kind())
 	}
-	s, err := kafka.NewSink(kafka.SinkConfig{Config: p.kafka(c), Topic: d.Topic})
-	if err != nil || d.Key == "" {
-		return s, err
+	k, err := kafka.NewSink(kafka.SinkConfig{Config: p.kafka(c), Topic: d.Topic})
+	if err != nil {
+		return nil, err
+	}
+	s := finishing{k}
+	if d.Key == "" {
+		return s, nil
 	}
 	key, err := expr.Compile(d.Key, f.Scope())
 	if err != nil {
 		return nil, fmt.Errorf("compile key of delivery %s: %w", f.Delivery.ID, err)
 	}
 	return delivery.NewKeyed(s, key), nil
+}
+
+// finishing is a sink that, when the flow stops softly, still answers for what
+// it has taken, until it is closed: records abandoned while brokers write them
+// would be written again by the next life.
+type finishing struct{ *kafka.Sink }
+
+// Deliver implements pipeline.Delivery.
+func (s finishing) Deliver(ctx context.Context, recs []record.Record, done func(i int, err error)) {
+	if ctx.Err() == nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	s.Sink.Deliver(ctx, recs, done)
 }
 
 func (p *parts) httpDelivery(f *flow.Flow, id delivery.Identity) (sink, error) {

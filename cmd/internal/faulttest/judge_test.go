@@ -46,7 +46,7 @@ type verdict struct {
 	// behindMark counts events below a watermark that was committed in a life
 	// although they had not arrived by its end.
 	behindMark int
-	// outOfOrder counts first occurrences that came after a later event of
+	// outOfOrder counts first occurrences that came after a later record of
 	// the same partition.
 	outOfOrder int
 	// altered counts outputs that are not what the native stage makes of the
@@ -99,8 +99,7 @@ func (v *verdict) String() string {
 		v.in, v.emitted, v.dropped, v.failed, v.malformed, v.lost, v.outOfOrder, total, slices.Max(append(v.repeated, 0)))
 }
 
-// judge compares the events, in the order in which they were produced, with
-// the outputs, by partition in the order of their offsets, and the failures.
+// judge compares the events with the outputs, by partition in the order of their offsets, and the failures.
 func judge(events []sent, outputs []output, failures []failure, cuts []cut, r rules) *verdict {
 	v := &verdict{in: len(events), repeated: make([]int, len(cuts)+1)}
 	first, last := judgeOutputs(v, events, outputs, cuts)
@@ -155,7 +154,7 @@ func judgeOutputs(v *verdict, events []sent, outputs []output, cuts []cut) (firs
 	for i := range events {
 		first[i], last[i] = -1, -1
 	}
-	newest := map[[2]int32]int{} // by partition of source and output, the latest event
+	newest := map[[2]int32]int64{} // by partition of source and output, the offset of the latest event
 	for _, o := range outputs {
 		life := 0
 		for life < len(cuts) && o.offset >= cuts[life].ends[o.partition] {
@@ -184,11 +183,11 @@ func judgeOutputs(v *verdict, events []sent, outputs []output, cuts []cut) (firs
 		default:
 			v.emitted++
 			first[o.number] = life
-			if before, ok := newest[lane]; ok && before > o.number {
+			if before, ok := newest[lane]; ok && before > e.offset {
 				v.outOfOrder++
-				v.example("output %d/%d is of event %d, after event %d of the same partition", o.partition, o.offset, o.number, before)
+				v.example("output %d/%d is of event %d (record %d/%d), after record %d/%d", o.partition, o.offset, o.number, e.partition, e.offset, e.partition, before)
 			} else {
-				newest[lane] = o.number
+				newest[lane] = e.offset
 			}
 		}
 		last[o.number] = life

@@ -82,7 +82,11 @@ func (r *rig) cutNow(f *follower, before offsets, stall time.Duration) cut {
 // finish ends the load, lets everything settle and judges.
 func (r *rig) finish(l *load, f *follower, cuts []cut, rules rules) *verdict {
 	r.t.Helper()
-	events := l.end()
+	return r.judge(l.end(), f, cuts, rules)
+}
+
+func (r *rig) judge(events []sent, f *follower, cuts []cut, rules rules) *verdict {
+	r.t.Helper()
 	r.settled("orders", "orders", 60*time.Second)
 	f.upTo(r.t, r.restingEnds("orders-out"))
 	failures := r.failures("orders")
@@ -265,6 +269,33 @@ func TestBrokerKilled(t *testing.T) {
 	if fl := r.flow("orders"); fl.State != api.StateRunning {
 		t.Errorf("the flow is %s: %s", fl.State, fl.Reason)
 	}
-	r.finish(l, f, nil, rules{repeats: true})
+	events := l.end()
+	source := follow(t, r.brokerAddr, "orders", partitions)
+	source.upTo(t, r.restingEnds("orders"))
+	found := placeFirst(t, events, source.all())
+	t.Logf("the source holds %d records of %d events", found, len(events))
+	r.judge(events, f, nil, rules{repeats: true})
 	r.stopNode()
+}
+
+// placeFirst notes where in the source each event lies first, and returns how
+// many records are there.
+func placeFirst(t *testing.T, events []sent, source []output) int {
+	t.Helper()
+	first := make([]bool, len(events))
+	for _, o := range source {
+		if o.number < 0 || o.number >= len(events) {
+			t.Fatalf("record %d/%d of the source is no event", o.partition, o.offset)
+		}
+		if !first[o.number] {
+			first[o.number] = true
+			events[o.number].partition, events[o.number].offset = o.partition, o.offset
+		}
+	}
+	for n, ok := range first {
+		if !ok {
+			t.Fatalf("event %d was acknowledged and is not in the source", n)
+		}
+	}
+	return len(source)
 }

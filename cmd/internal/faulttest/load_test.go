@@ -35,7 +35,8 @@ func sumOf(key, value []byte) sum {
 type sent struct {
 	mark gen.Mark
 	want sum // of the output, as the native stage makes it; only for Emit
-	// Where it lies in the source topic, once acknowledged.
+	// Where it lies in the source topic, once acknowledged: there first, if it
+	// lies there twice.
 	acked     bool
 	partition int32
 	offset    int64

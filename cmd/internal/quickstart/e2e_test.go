@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +29,11 @@ func TestTwiceInOneFolder(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build flowctl: %v\n%s", err, out)
 	}
-	const records = 4000
+	const records = 12_000
 	dir := t.TempDir()
 	for _, run := range []string{"first", "second"} {
 		var stdout, stderr bytes.Buffer
-		cmd := exec.CommandContext(ctx, program, "quickstart", "--once", "-o", "json", "--records", "4000", "--dir", dir)
+		cmd := exec.CommandContext(ctx, program, "quickstart", "--once", "-o", "json", "--records", strconv.Itoa(records), "--dir", dir)
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		if err := cmd.Run(); err != nil {
 			t.Fatalf("%s run: %v\n%s%s", run, err, &stdout, &stderr)

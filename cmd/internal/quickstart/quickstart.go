@@ -139,9 +139,14 @@ func (r *run) folder() error {
 		err = os.MkdirAll(r.dir, 0o755)
 	}
 	if err != nil {
-		return fmt.Errorf("make the folder of the quickstart: %w", err)
+		return surroundings(fmt.Errorf("make the folder of the quickstart: %w", err))
 	}
 	return nil
+}
+
+// surroundings is an error that says that a run cannot begin here.
+func surroundings(err error) error {
+	return &cli.Error{Exit: cli.ExitUnreachable, Code: cli.CodeFailed, Detail: err.Error(), Err: err}
 }
 
 func (r *run) nodeLog() string { return filepath.Join(r.dir, "node.log") }
@@ -173,7 +178,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 // all is the run with its surroundings, which it takes down at the end.
 func (r *run) all(ctx context.Context) (err error) {
 	if r.broker, err = devbroker.Start(devbroker.Config{Dir: filepath.Join(r.dir, "broker"), Partitions: partitions}); err != nil {
-		return err
+		return surroundings(err)
 	}
 	defer func() { err = errors.Join(err, r.broker.Close()) }()
 	if r.load, err = newLoad(r.broker.Addr(), r.cfg.Records); err != nil {
