@@ -7,8 +7,9 @@ import (
 	"io"
 	"io/fs"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
+
+	"github.com/millrace-io/millrace/cluster/state"
 )
 
 // formatVersion is the version of the data folder's layout.
@@ -21,7 +22,7 @@ type identity struct {
 
 // folder is a locked data folder.
 type folder struct {
-	fs   vfs.FS
+	fs   state.FS
 	dir  string
 	lock io.Closer
 	id   uuid.UUID
@@ -29,10 +30,10 @@ type folder struct {
 
 // openFolder makes the folder if needed, locks it and reads who it belongs to.
 // An empty folder gets a new identity.
-func openFolder(dir string, custom vfs.FS) (_ *folder, err error) {
+func openFolder(dir string, custom state.FS) (_ *folder, err error) {
 	f := &folder{fs: custom, dir: dir}
 	if custom == nil {
-		f.fs = vfs.Default
+		f.fs = state.DiskFS()
 	}
 	if err := f.fs.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open data folder %s: %w", dir, err)
@@ -96,7 +97,7 @@ func (f *folder) create(path string) error {
 		return fault(err)
 	}
 	tmp := path + ".tmp"
-	file, err := f.fs.Create(tmp, vfs.WriteCategoryUnspecified)
+	file, err := f.fs.Create(tmp, "unspecified")
 	if err != nil {
 		return fault(err)
 	}
@@ -116,7 +117,7 @@ func (f *folder) create(path string) error {
 	return nil
 }
 
-func syncDir(fsys vfs.FS, dir string) error {
+func syncDir(fsys state.FS, dir string) error {
 	d, err := fsys.OpenDir(dir)
 	if err != nil {
 		return err

@@ -9,14 +9,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/millrace-io/millrace/cluster/state"
 )
 
 // lockFile takes the lock of a data folder. The pid lies beside it, since the
 // lock itself cannot be read by others here.
 func lockFile(dir, path string) (io.Closer, error) {
 	pidPath := path + ".pid"
-	lock, err := vfs.Default.Lock(path)
+	lock, err := state.DiskFS().Lock(path)
 	if err != nil {
 		b, _ := os.ReadFile(pidPath)
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))

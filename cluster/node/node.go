@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 
@@ -28,7 +27,7 @@ type Config struct {
 	// Dir is the data folder; it is made if it does not exist. Required.
 	Dir string
 	// FS holds the data folder; nil is the disk.
-	FS vfs.FS
+	FS state.FS
 	// Logger; nil discards.
 	Logger *slog.Logger
 	// Version of the program and Addr at which the node is reached, as other
@@ -154,12 +153,12 @@ func (n *Node) start(ctx context.Context) (err error) {
 	}
 	if !exists {
 		self := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: id, Address: addr}}}
-		if err := raft.BootstrapCluster(rc, n.log, n.log, snaps, n.trans, self); err != nil {
+		if err := raft.BootstrapCluster(rc, n.log, n.log, snaps, n.trans.Transport, self); err != nil {
 			return fmt.Errorf("make cluster: %w", err)
 		}
 	}
 	fsm := &machine{st: n.st, fail: n.fail, hook: n.cfg.ApplyHook}
-	if n.raft, err = raft.NewRaft(rc, fsm, n.log, n.log, snaps, n.trans); err != nil {
+	if n.raft, err = raft.NewRaft(rc, fsm, n.log, n.log, snaps, n.trans.Transport); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	n.goFunc(func() { n.watch(ctx) })

@@ -252,10 +252,11 @@ func TestCheck(t *testing.T) {
 		{"new", 0, 0, 0, 0, 0, ""},
 		{"not compacted", 1, 10, 0, 0, 3, ""},
 		{"state behind a log without snapshot", 5, 10, 0, 0, 3, "it ends at entry 3, but the log begins at 5"},
+		{"state ahead of the log", 1, 10, 0, 0, 11, "ends at entry 10, but the state at 11"},
 		{"state and snapshot", 5, 10, 6, 4, 4, ""},
 		{"state behind the snapshot", 5, 10, 6, 4, 3, "needs entry 4"},
 		{"hole between snapshot and log", 8, 10, 6, 4, 9, "do not join"},
-		{"log ends before the snapshot", 2, 5, 6, 4, 9, "do not join"},
+		{"log ends before the snapshot", 2, 5, 6, 4, 5, "do not join"},
 		{"log empty but the state is further", 0, 0, 6, 4, 9, "do not join"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -77,6 +77,8 @@ func (s *Store) Check() error {
 	first, _ := s.FirstIndex()
 	last, _ := s.LastIndex()
 	switch {
+	case last != 0 && applied > last:
+		return fmt.Errorf("check log: it ends at entry %d, but the state at %d; the data folder is damaged", last, applied)
 	case p == nil && first > 1 && applied+1 < first:
 		return fmt.Errorf("check state: it ends at entry %d, but the log begins at %d; the data folder is damaged", applied, first)
 	case p == nil:

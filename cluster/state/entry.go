@@ -148,8 +148,3 @@ func DecodeEntry(b []byte) (*record.Entry, error) {
 	}
 	return e, nil
 }
-
-// entryHash is what an entry adds to the state hash.
-func entryHash(flow FlowID, seq uint64, value []byte) uint64 {
-	return hashKV(failureKey(flow, seq), value)
-}

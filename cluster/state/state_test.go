@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
@@ -428,5 +431,40 @@ func BenchmarkApplyCommit(b *testing.B) {
 		if res := apply(c); len(res.Value.(*CommitResult).Refused) != 0 {
 			b.Fatal("refused")
 		}
+	}
+}
+
+// TestFailedWrites breaks the disk under the store: from then on nothing may be
+// reported as written.
+func TestFailedWrites(t *testing.T) {
+	var broken atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && strings.HasSuffix(op.Path, ".log") && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return errorfs.ErrInjected
+		}
+		return nil
+	}))
+	s, err := Open("db", Options{FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	broken.Store(true)
+	for i := range 3 {
+		b := s.DB().NewBatch()
+		if err := b.Set([]byte{KeyLog, byte(i)}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		err := s.CommitBatch(b, true)
+		if _, ok := errors.AsType[*FailedError](err); !ok || !errors.Is(err, errorfs.ErrInjected) {
+			t.Errorf("write %d on a broken disk: %v", i, err)
+		}
+	}
+	<-s.Failed()
+	if _, err := s.Apply(entriesOf(t, 1, &ConPut{Name: "c"})); err == nil || s.AppliedIndex() != 0 {
+		t.Errorf("apply on a broken disk: %v, at %d", err, s.AppliedIndex())
+	}
+	if err := s.SyncAll(); err == nil {
+		t.Error("sync on a broken disk succeeds")
 	}
 }

@@ -23,10 +23,16 @@ import (
 // formatVersion is the version of Pebble's own formats on disk.
 const formatVersion = pebble.FormatTableFormatV6
 
+// FS is a file system that can hold a database; DiskFS is the disk.
+type FS = vfs.FS
+
+// DiskFS is the file system of the operating system.
+func DiskFS() FS { return vfs.Default }
+
 // Options of Open; the zero value works.
 type Options struct {
 	// FS holds the database; nil is the disk.
-	FS vfs.FS
+	FS FS
 	// Logger; nil discards.
 	Logger *slog.Logger
 	// CacheBytes of Pebble's block cache; 0: 16 MiB.
@@ -37,7 +43,7 @@ type Options struct {
 
 func (o *Options) defaults() {
 	if o.FS == nil {
-		o.FS = vfs.Default
+		o.FS = DiskFS()
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

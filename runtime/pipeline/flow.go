@@ -296,6 +296,17 @@ func (f *Flow) Dirty() []Progress {
 // same progress, or more, is collected again.
 func (f *Flow) Ack(p Progress, err error) { p.lane.ack(p, err) }
 
+// Clean reports whether all progress is durable: none is left to collect, and
+// what was collected is acknowledged.
+func (f *Flow) Clean() bool {
+	for _, l := range f.snapshot() {
+		if !l.clean() {
+			return false
+		}
+	}
+	return true
+}
+
 // Idle reports whether every record that was fetched is settled.
 func (f *Flow) Idle() bool {
 	for _, l := range f.snapshot() {

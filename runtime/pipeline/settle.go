@@ -206,6 +206,13 @@ func (l *lane) ack(p Progress, err error) {
 	}
 }
 
+// clean reports whether there is no progress to collect or on its way.
+func (l *lane) clean() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fenced || !l.dirty && !l.lent
+}
+
 // idle is closed when the delivery has answered everything it was given.
 func (l *lane) idle() <-chan struct{} {
 	c := make(chan struct{})

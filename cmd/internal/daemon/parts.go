@@ -70,7 +70,7 @@ func (p *parts) source(f *flow.Flow) (source, error) {
 		if c.Kafka == nil {
 			return nil, record.Errorf(record.Config, "connection %q is of kind %s; the source needs kafka", c.Name, c.Kind())
 		}
-		return kafka.NewSource(kafka.SourceConfig{Config: p.kafka(c), Topics: s.Kafka.Topics, CreateTopics: true, FetchMaxBytes: p.fetchMaxBytes})
+		return kafka.NewSource(kafka.SourceConfig{Config: p.kafka(c), Topics: s.Kafka.Topics, CreateTopics: true, FetchMaxBytes: p.fetchMaxBytes, HoldBytes: 8 << 20})
 	case s.File != nil:
 		return file.NewSource(file.SourceConfig{Path: s.File.Path, Follow: p.follow})
 	case p.in != nil:
@@ -115,32 +115,15 @@ func (p *parts) kafkaDelivery(f *flow.Flow) (sink, error) {
 	if c.Kafka == nil {
 		return nil, record.Errorf(record.Config, "connection %q is of kind %s; the delivery needs kafka", c.Name, c.Kind())
 	}
-	k, err := kafka.NewSink(kafka.SinkConfig{Config: p.kafka(c), Topic: d.Topic})
-	if err != nil {
-		return nil, err
-	}
-	s := finishing{k}
-	if d.Key == "" {
-		return s, nil
+	s, err := kafka.NewSink(kafka.SinkConfig{Config: p.kafka(c), Topic: d.Topic})
+	if err != nil || d.Key == "" {
+		return s, err
 	}
 	key, err := expr.Compile(d.Key, f.Scope())
 	if err != nil {
 		return nil, fmt.Errorf("compile key of delivery %s: %w", f.Delivery.ID, err)
 	}
 	return delivery.NewKeyed(s, key), nil
-}
-
-// finishing is a sink that, when the flow stops softly, still answers for what
-// it has taken, until it is closed: records abandoned while brokers write them
-// would be written again by the next life.
-type finishing struct{ *kafka.Sink }
-
-// Deliver implements pipeline.Delivery.
-func (s finishing) Deliver(ctx context.Context, recs []record.Record, done func(i int, err error)) {
-	if ctx.Err() == nil {
-		ctx = context.WithoutCancel(ctx)
-	}
-	s.Sink.Deliver(ctx, recs, done)
 }
 
 func (p *parts) httpDelivery(f *flow.Flow, id delivery.Identity) (sink, error) {

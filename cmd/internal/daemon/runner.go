@@ -51,17 +51,25 @@ type runner struct {
 	stop    context.CancelFunc
 	pausing sync.Once
 
-	mu      sync.Mutex
-	next    *activation                // guarded by mu; a deployment to take up
-	trouble string                     // guarded by mu; why it does not run
-	ends    map[record.Partition]int64 // guarded by mu; ends of partitions, as last seen
-	bound   []boundPlugin              // guarded by mu; of the stages in use
+	mu       sync.Mutex
+	next     *activation                // guarded by mu; a deployment to take up
+	trouble  string                     // guarded by mu; why it does not run
+	ends     map[record.Partition]int64 // guarded by mu; ends of partitions, as last seen
+	bound    []boundPlugin              // guarded by mu; of the newest stages
+	outgoing []outgoing                 // guarded by mu; of older ones
 }
 
 // activation is a deployment: other digests for the same document.
 type activation struct {
 	revision, generation uint32
 	pins                 []state.Pin
+}
+
+// outgoing are plugins that are in use until every lane works with a
+// generation.
+type outgoing struct {
+	until   uint32
+	plugins []boundPlugin
 }
 
 // boundPlugin is what a plugin's stage holds.
@@ -189,8 +197,29 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 	if e := out.Close(); e != nil {
 		r.log.Warn("close delivery", "err", e)
 	}
-	r.d.commit(background, []*runner{r})
+	r.commitLast(background, pipe)
 	return err
+}
+
+// commitLast commits what the flow has settled. Progress that the node's own
+// commit has taken along is waited for: what settled meanwhile comes after it.
+func (r *runner) commitLast(ctx context.Context, pipe *pipeline.Flow) {
+	ctx, cancel := context.WithTimeout(ctx, probe)
+	defer cancel()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		r.d.commit(ctx, []*runner{r})
+		if pipe.Clean() {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			r.log.Warn("the last commit did not succeed; records since the one before it will be delivered again")
+			return
+		}
+	}
 }
 
 // attend opens lanes as partitions and slots come, and takes up deployments,
@@ -219,6 +248,7 @@ func (r *runner) attend(ctx context.Context, pipe *pipeline.Flow, src source) {
 			discover.Reset(next)
 		case <-ends.C:
 			r.look(ctx, src)
+			r.releaseOutgoing(ctx, pipe)
 		case <-r.wake:
 			r.takeUp(ctx, pipe)
 			if err := r.openLanes(ctx, pipe, src); err != nil && ctx.Err() == nil {
@@ -409,22 +439,33 @@ func (r *runner) takeUp(ctx context.Context, pipe *pipeline.Flow) {
 		}
 		return
 	}
-	r.setBound(bound)
-	for !pipe.Adopted(next.generation) {
-		select {
-		case <-ctx.Done():
-			break
-		case <-time.After(10 * time.Millisecond):
-			continue
-		}
-		break
-	}
 	kept := map[*sandbox.Stage]bool{}
 	for _, b := range bound {
 		kept[b.st] = true
 	}
-	r.unbind(context.WithoutCancel(ctx), slices.DeleteFunc(old, func(b boundPlugin) bool { return kept[b.st] }))
+	r.mu.Lock()
+	r.bound = bound
+	r.outgoing = append(r.outgoing, outgoing{next.generation, slices.DeleteFunc(old, func(b boundPlugin) bool { return kept[b.st] })})
+	r.mu.Unlock()
+	r.releaseOutgoing(ctx, pipe)
 	signal(r.d.urged)
+}
+
+// releaseOutgoing gives back the plugins that no lane works with any more. A
+// lane adopts a deployment between two of its batches, so one whose delivery
+// waits for its sink holds the old plugins for as long.
+func (r *runner) releaseOutgoing(ctx context.Context, pipe *pipeline.Flow) {
+	var done []boundPlugin
+	r.mu.Lock()
+	r.outgoing = slices.DeleteFunc(r.outgoing, func(o outgoing) bool {
+		if !pipe.Adopted(o.until) {
+			return false
+		}
+		done = append(done, o.plugins...)
+		return true
+	})
+	r.mu.Unlock()
+	r.unbind(context.WithoutCancel(ctx), done)
 }
 
 func (r *runner) setBound(b []boundPlugin) {
@@ -437,7 +478,10 @@ func (r *runner) takeBound() []boundPlugin {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.bound
-	r.bound = nil
+	for _, o := range r.outgoing {
+		b = append(b, o.plugins...)
+	}
+	r.bound, r.outgoing = nil, nil
 	return b
 }
 

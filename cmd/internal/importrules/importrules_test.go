@@ -31,8 +31,7 @@ var rules = []rule{
 	{"github.com/twmb/franz-go/pkg/kfake", []string{"cmd/internal/devbroker"}, true, "one engine, one package: kfake"},
 	{"github.com/twmb/franz-go/pkg/k", []string{"runtime/connector/kafka", "cmd/internal/devbroker", "cmd/flowctl", "cmd/internal/quickstart", "cmd/bench"}, true,
 		"one engine, one package: franz-go; quickstart and bench are clients of a broker of their own"},
-	{"github.com/cockroachdb/pebble", []string{"cluster/state", "cluster/raftlog", "cluster/node"}, true,
-		"Pebble holds state and the raft log; node has its file system only, which power-loss tests replace"},
+	{"github.com/cockroachdb/pebble", []string{"cluster/state", "cluster/raftlog"}, true, "Pebble holds state and the raft log"},
 	{"github.com/hashicorp/raft", []string{"cluster/raftlog", "cluster/node"}, true, "raft stays behind node"},
 
 	// The three parts meet in cmd.
