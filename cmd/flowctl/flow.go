@@ -13,9 +13,10 @@ import (
 )
 
 func (a *app) flowCommand() *cobra.Command {
-	return a.groupCommand("flow", "List, start, pause and delete flows", a.example("flow list", "flow get orders", "flow pause acme/orders"),
+	return a.groupCommand("flow", "List, pause, resume and delete flows", a.example("flow list", "flow get orders", "flow pause acme/orders"),
 		a.flowList(), a.flowGet(),
 		a.flowSet("start", "running", "Start a paused flow"),
+		a.flowSet("resume", "running", "Let a paused flow go on where it stopped"),
 		a.flowSet("pause", "paused", "Pause a flow: records under way are finished, no more are fetched"),
 		a.flowDelete(), a.flowOffsets())
 }

@@ -283,8 +283,8 @@ func TestDiff(t *testing.T) {
 		}
 		return docs[0].Flow
 	}
-	old := parse("flow: v1\nname: a\nvars: {n: 1}\nsource: kafka://main/in\nstages:\n  - {id: a, filter: value.a > 1}\n  - {id: b, map: x@^1, with: {q: 1}}\n  - {id: c, filter: value.c > 1}\n  - {id: d, filter: value.d > 1}\n  - {id: out, push: kafka://main/out, retry: {attempts: 3}}\n")
-	next := parse("flow: v1\nname: a\nvars: {n: 2}\nsource: kafka://main/in\nslots: 4\nstages:\n  - {id: a, filter: value.a > 2}\n  - {id: b, map: x@^1, with: {q: 2}}\n  - {id: d, filter: value.d > 1}\n  - {id: c, filter: value.c > 1}\n  - {id: e, map: {drop: [x]}}\n  - {id: out, push: kafka://main/out, retry: {attempts: 4}}\n")
+	old := parse("flow: v1\nname: a\nvars: {n: 1}\nsource: kafka://main/in\nstages:\n  - {id: a, filter: value.a > 1}\n  - {id: b, map: x@^1, with: {q: 1}}\n  - {id: c, filter: value.c > 1}\n  - {id: d, filter: value.d > 1}\n  - {id: out, push: 'https://a.example/x', retry: {attempts: 3}}\n")
+	next := parse("flow: v1\nname: a\nvars: {n: 2}\nsource: kafka://main/in\nslots: 4\nstages:\n  - {id: a, filter: value.a > 2}\n  - {id: b, map: x@^1, with: {q: 2}}\n  - {id: d, filter: value.d > 1}\n  - {id: c, filter: value.c > 1}\n  - {id: e, map: {drop: [x]}}\n  - {id: out, push: 'https://a.example/x', retry: {attempts: 4}}\n")
 	var got []string
 	for _, c := range Diff(old, next) {
 		got = append(got, c.String())
@@ -297,7 +297,7 @@ func TestDiff(t *testing.T) {
 		"~ d: moved",
 		"~ c: moved",
 		"+ e: map (drop)",
-		"~ out: push kafka://main/out -> push kafka://main/out (retry.attempts)",
+		"~ out: push POST https://a.example/x -> push POST https://a.example/x (retry.attempts)",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -305,7 +305,7 @@ func TestDiff(t *testing.T) {
 	if cs := Diff(old, old); len(cs) != 0 {
 		t.Errorf("a flow differs from itself: %v", cs)
 	}
-	if cs := Diff(nil, old); len(cs) == 0 || cs[len(cs)-1].String() != "+ out: push kafka://main/out" {
+	if cs := Diff(nil, old); len(cs) == 0 || cs[len(cs)-1].String() != "+ out: push POST https://a.example/x" {
 		t.Errorf("a new flow: got %v", cs)
 	}
 	moved := parse("flow: v1\nname: a\nsource: kafka://main/other\nslots: 5\nstages:\n  - push: kafka://main/out\n")

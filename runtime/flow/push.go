@@ -9,14 +9,19 @@ import (
 
 func (l *linter) delivery(n *node, id string) Delivery {
 	var d Delivery
+	var retry *node
 	l.stageKeys(n, "push", id, func(key, v *node) {
 		switch key.text {
 		case "push":
 			l.push(key, v, &d)
 		case "retry":
+			retry = key
 			d.Retry = l.retry(v)
 		}
 	})
+	if retry != nil && (d.Kafka != nil || d.Stream != nil) {
+		l.fail(retry, CodeNotSupported, "remove `retry`: a record is tried until the sink takes it", "`retry` is not supported yet for a push to %s", d.Kind())
+	}
 	return d
 }
 

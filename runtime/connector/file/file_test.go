@@ -200,7 +200,7 @@ func TestFileChanges(t *testing.T) {
 			if err := tc.change(path); err != nil {
 				t.Fatal(err)
 			}
-			wantConfig(t, failure(t, s), tc.want, "reset the flow's offsets")
+			wantConfig(t, failure(t, s), tc.want, "delete the flow")
 		})
 	}
 }
@@ -241,15 +241,15 @@ func TestUnusablePositions(t *testing.T) {
 	write(t, path, "one\ntwo\n"+strings.Repeat("x", MaxLine+1)+"\n")
 	s, p := open(t, path, false)
 	for _, tc := range []struct {
-		at   int64
-		want string
+		at         int64
+		want, next string
 	}{
-		{5, "no line begins at byte 5 of"},
-		{1 << 40, "is behind the end of"},
-		{8, "the line at byte 8 of"},
+		{5, "no line begins at byte 5 of", "delete the flow"},
+		{1 << 40, "is behind the end of", "delete the flow"},
+		{8, "the line at byte 8 of", "shorten it"},
 	} {
 		s.Assign(p, tc.at)
-		wantConfig(t, failure(t, s), tc.want, "reset the flow's offsets")
+		wantConfig(t, failure(t, s), tc.want, tc.next)
 	}
 	s.Assign(p, 4)
 	take(t, s, 1)

@@ -219,7 +219,7 @@ func (s *Source) read(ctx context.Context, a gate.Assignment) (*record.Batch, er
 	ls, err := s.reader.Next(s.lines[:0], s.cfg.BatchRecords, s.cfg.BatchBytes)
 	switch {
 	case errors.Is(err, lines.ErrTooLong):
-		return nil, record.Errorf(record.Config, "the line at byte %d of %s is longer than %d bytes: shorten it, or reset the flow's offsets behind it", s.next, s.cfg.Path, MaxLine)
+		return nil, record.Errorf(record.Config, "the line at byte %d of %s is longer than %d bytes: shorten it", s.next, s.cfg.Path, MaxLine)
 	case errors.Is(err, io.EOF) && s.cfg.Follow:
 		return nil, s.lookAround()
 	case errors.Is(err, io.EOF):
@@ -270,7 +270,7 @@ func (s *Source) open(from int64) error {
 }
 
 func (s *Source) seek(f *os.File, from, size int64) error {
-	const reset = "it is not the file that was read before: reset the flow's offsets"
+	const reset = "it is not the file that was read before: delete the flow and apply it again"
 	if from > size {
 		return record.Errorf(record.Config, "position %d is behind the end of %s, at %d: %s", from, s.cfg.Path, size, reset)
 	}
@@ -294,7 +294,7 @@ func (s *Source) lookAround() error {
 		return record.Errorf(record.Config, "%w", err)
 	}
 	if open.Size() < s.next {
-		return record.Errorf(record.Config, "%s was cut off: position %d was read, and it ends at %d now: reset the flow's offsets", s.cfg.Path, s.next, open.Size())
+		return record.Errorf(record.Config, "%s was cut off: position %d was read, and it ends at %d now: delete the flow and apply it again", s.cfg.Path, s.next, open.Size())
 	}
 	named, err := os.Stat(s.cfg.Path)
 	switch {
@@ -307,7 +307,7 @@ func (s *Source) lookAround() error {
 		s.away.Store(&p)
 		return nil
 	case !os.SameFile(open, named):
-		return record.Errorf(record.Config, "another file took the place of %s after byte %d: reset the flow's offsets to read it", s.cfg.Path, s.next)
+		return record.Errorf(record.Config, "another file took the place of %s after byte %d: delete the flow and apply it again to read it", s.cfg.Path, s.next)
 	}
 	s.away.Store(nil)
 	return nil

@@ -54,7 +54,8 @@ type Config struct {
 type Request struct {
 	// Method defaults to POST.
 	Method string
-	// URL is a whole URL, or a path (and query) below the base.
+	// URL is a path (and query) below the base; without a base it is a whole
+	// URL.
 	URL string
 	// Header, in order; keys may repeat. A "Host" replaces the URL's.
 	Header []record.Header
@@ -178,7 +179,8 @@ func NewSink(cfg Config) (*Sink, error) {
 //	class      when
 //	retryable  status 408, 429, 5xx; no connection, or it broke (RetryAfter is the answer's, at most MaxRetryAfter)
 //	timeout    no answer within the timeout
-//	config     status 401, 403; a certificate that is not to be trusted; an unusable URL or method
+//	config     status 401, 403; a certificate that is not to be trusted; an unusable method; without a base an unusable URL
+//	schema     a path or a header's value that cannot be sent
 //	rejected   any other status
 //
 // with the status, if there is one, as its Code. The response is returned
@@ -191,7 +193,14 @@ func (s *Sink) Send(ctx context.Context, req *Request) (*Response, error) {
 	}
 	target, err := s.target(req.URL)
 	if err != nil {
-		return nil, s.remember(record.Errorf(record.Config, "send: %w", err))
+		class := record.Config
+		if s.base != nil { // the path is made of a record
+			class = record.Schema
+		}
+		return nil, s.remember(record.Errorf(class, "send: %w", err))
+	}
+	if err := checkHeader(req.Header); err != nil {
+		return nil, s.remember(err)
 	}
 	what := req.Method
 	if what == "" {
@@ -255,13 +264,26 @@ func (s *Sink) Problem() string {
 	return ""
 }
 
+// checkHeader finds values that would break the request apart. The value itself
+// may be a secret and is not told.
+func checkHeader(hs []record.Header) *record.Error {
+	for _, h := range hs {
+		for _, c := range h.Value {
+			if c < ' ' && c != '\t' || c == 0x7f {
+				return record.Errorf(record.Schema, "send: the value of header %s holds a line end or another control character", h.Key)
+			}
+		}
+	}
+	return nil
+}
+
 // target is the URL of a request.
 func (s *Sink) target(ref string) (*url.URL, error) {
-	if strings.Contains(ref, "://") {
-		return parseURL(ref)
-	}
 	if s.base == nil {
-		return nil, fmt.Errorf("%q is a path, and the connection has no base URL to put it below", ref)
+		if !strings.Contains(ref, "://") {
+			return nil, fmt.Errorf("%q is a path, and the connection has no base URL to put it below", ref)
+		}
+		return parseURL(ref)
 	}
 	path, query, _ := strings.Cut(ref, "?")
 	u := *s.base
@@ -308,7 +330,7 @@ func (s *Sink) build(ctx context.Context, req *Request, target *url.URL) (*http.
 		}
 		hr.Header.Add(h.Key, string(h.Value))
 	}
-	if s.cfg.Authorization != "" && s.base != nil && target.Scheme == s.base.Scheme && target.Host == s.base.Host && hr.Header.Get("Authorization") == "" {
+	if s.cfg.Authorization != "" && s.base != nil && hr.Header.Get("Authorization") == "" {
 		hr.Header.Set("Authorization", s.cfg.Authorization)
 	}
 	if _, ok := hr.Header["User-Agent"]; !ok {

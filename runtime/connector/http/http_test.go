@@ -64,10 +64,10 @@ func TestRequestAsItIs(t *testing.T) {
 			fmt.Sprintf(`POST /api/v2/orders?x=1 host=%s len=1 auth="Bearer s3cret" key="k" a=["1" "2"] agent="millrace" body=b`, host)},
 		{"the base itself, no body", Request{Method: "PUT"}, fmt.Sprintf(`PUT /api/ host=%s len=0 auth="Bearer s3cret" key="" a=[] agent="millrace" body=`, host)},
 		{"escapes are kept", Request{URL: "a%2Fb/ü"}, fmt.Sprintf(`POST /api/a%%2Fb/%%C3%%BC host=%s len=0 auth="Bearer s3cret" key="" a=[] agent="millrace" body=`, host)},
-		{"own host and auth", Request{URL: srv.URL + "/x", Header: []record.Header{{Key: "Host", Value: []byte("partner.example")}, {Key: "Authorization", Value: []byte("mine")}}},
-			`POST /x host=partner.example len=0 auth="mine" key="" a=[] agent="millrace" body=`},
-		{"no auth for another host", Request{URL: strings.Replace(srv.URL, "127.0.0.1", "localhost", 1) + "/x"},
-			fmt.Sprintf(`POST /x host=%s len=0 auth="" key="" a=[] agent="millrace" body=`, strings.Replace(host, "127.0.0.1", "localhost", 1))},
+		{"own host and auth", Request{URL: "x", Header: []record.Header{{Key: "Host", Value: []byte("partner.example")}, {Key: "Authorization", Value: []byte("mine")}}},
+			`POST /api/x host=partner.example len=0 auth="mine" key="" a=[] agent="millrace" body=`},
+		{"a whole URL is a path too", Request{URL: "/x?next=https://elsewhere.example/"},
+			fmt.Sprintf(`POST /api/x?next=https://elsewhere.example/ host=%s len=0 auth="Bearer s3cret" key="" a=[] agent="millrace" body=`, host)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			resp, err := s.Send(t.Context(), &tc.req)
@@ -389,6 +389,30 @@ func TestUnusableRequests(t *testing.T) {
 		_, err := s.Send(t.Context(), &req)
 		if e := record.AsError(err); e == nil || e.Class != record.Config {
 			t.Errorf("%+v: got %v, want class config", req, err)
+		}
+	}
+}
+
+// What a record's content does to a request is that record's failure: it must
+// not pause the flow, nor be tried for ever.
+func TestRecordsCannotBreakARequestApart(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("to") == "" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}))
+	defer srv.Close()
+	s := sink(t, Config{Base: srv.URL + "/api"})
+	if _, err := s.Send(t.Context(), &Request{URL: "/x?to=https://elsewhere.example/"}); err != nil {
+		t.Errorf("a URL in the query: %v", err)
+	}
+	for _, req := range []Request{
+		{URL: "/50%"},
+		{URL: "/x?to=1", Header: []record.Header{{Key: "X-Name", Value: []byte("a\r\nEvil: 1")}}},
+	} {
+		_, err := s.Send(t.Context(), &req)
+		if e := record.AsError(err); e == nil || e.Class != record.Schema && e.Class != record.Rejected {
+			t.Errorf("%+v: got %v, want a failure of the record", req, err)
 		}
 	}
 }

@@ -20,11 +20,11 @@ func topicID(id [16]byte) string { return base64.RawURLEncoding.EncodeToString(i
 
 func recreated(topic string, old, now [16]byte) *record.Error {
 	return record.Errorf(record.Config, "topic %q was deleted and made anew (id %s, now %s): the flow's positions are those of the old topic; "+
-		"reset the flow's offsets to begin with the new one", topic, topicID(old), topicID(now))
+		"delete the flow and apply it again to begin with the new one", topic, topicID(old), topicID(now))
 }
 
 func deleted(topic string, id [16]byte) *record.Error {
-	return record.Errorf(record.Config, "topic %q (id %s) was deleted: make it again and reset the flow's offsets, or delete the flow", topic, topicID(id))
+	return record.Errorf(record.Config, "topic %q (id %s) was deleted: delete the flow, or make the topic again and apply the flow anew", topic, topicID(id))
 }
 
 func forbidden(what string, err error) *record.Error {
@@ -106,7 +106,7 @@ func (s *Source) explain(ctx context.Context, p record.Partition, at int64, know
 	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		return record.Errorf(record.Config, "the broker lost records: position %d was read, and the log of the same leader epoch now ends at %d; "+
-			"records between the two may come again with other contents: reset the flow's offsets", loss.ConsumedTo, loss.ResetTo), false
+			"records between the two may come again with other contents: delete the flow and apply it again", loss.ConsumedTo, loss.ResetTo), false
 	}
 	switch {
 	case errors.Is(err, kerr.OffsetOutOfRange):
@@ -118,10 +118,10 @@ func (s *Source) explain(ctx context.Context, p record.Partition, at int64, know
 		switch {
 		case at < first[p]:
 			return record.Errorf(record.Config, "position %d is no longer in the log, which begins at %d and ends at %d: %d records were deleted before they were read; "+
-				"reset the flow's offsets to go on without them", at, first[p], end[p], first[p]-at), false
+				"delete the flow and apply it again to go on without them", at, first[p], end[p], first[p]-at), false
 		case at > end[p]:
 			return record.Errorf(record.Config, "position %d is behind the end of the log, which begins at %d and ends at %d: the log was cut off; "+
-				"reset the flow's offsets to read what is there", at, first[p], end[p]), false
+				"delete the flow and apply it again to read what is there", at, first[p], end[p]), false
 		}
 		return nil, false
 	case isForbidden(err):
@@ -133,7 +133,7 @@ func (s *Source) explain(ctx context.Context, p record.Partition, at int64, know
 		return record.Errorf(record.Config, "fetch at position %d: %w", at, ke), false
 	}
 	if _, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		return record.Errorf(record.Config, "fetch at position %d: %w: reset the flow's offsets behind it", at, err), false
+		return record.Errorf(record.Config, "fetch at position %d: %w: delete the flow and apply it again", at, err), false
 	}
 	if isTransport(err) {
 		return nil, false

@@ -253,7 +253,7 @@ func TestTopicMadeAnew(t *testing.T) {
 			}
 			fill(t, c, "in", 0, numbers(20))
 			now := c.TopicInfo("in").TopicID
-			parts := []string{`topic "in" was deleted and made anew`, topicID(id), topicID(now), "reset the flow's offsets"}
+			parts := []string{`topic "in" was deleted and made anew`, topicID(id), topicID(now), "delete the flow"}
 
 			if how == "noticed by Partitions" {
 				_, err := s.Partitions(bounded(t))
@@ -315,7 +315,7 @@ func TestPositionOutsideTheLog(t *testing.T) {
 		s := source(t, c, "in")
 		s.Assign(in0, tc.at)
 		err := failure(t, s)
-		wants(t, err, tc.want, "reset the flow's offsets")
+		wants(t, err, tc.want, "delete the flow")
 		if err.Partition != in0 {
 			t.Errorf("error of %v, want %v", err.Partition, in0)
 		}
