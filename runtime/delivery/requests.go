@@ -32,6 +32,9 @@ type Config struct {
 	// InOrder delivers the records of one call of Deliver one after the
 	// other: head of line waits. Otherwise they go in parallel.
 	InOrder bool
+	// HoldBack, in order, holds back the records behind one that cannot be
+	// delivered: the flow pauses there.
+	HoldBack bool
 	// Slots limits the requests under way; deliveries of one connection may
 	// share it. nil: DefaultConcurrent of its own.
 	Slots  Slots
@@ -84,7 +87,8 @@ func NewRequests(cfg Config, attempt Attempt) *Requests {
 
 // Deliver implements pipeline.Delivery. When ctx ends no new attempt starts;
 // the one under way is finished unless Close cuts it. In order, a record that
-// pauses the flow or stops the lane holds back those behind it.
+// pauses the flow or stops the lane holds back those behind it, and with
+// HoldBack any that cannot be delivered.
 func (r *Requests) Deliver(ctx context.Context, recs []record.Record, done func(i int, err error)) {
 	for i := range recs {
 		if err := r.enter(ctx); err != nil {
@@ -101,11 +105,20 @@ func (r *Requests) Deliver(ctx context.Context, recs []record.Record, done func(
 		err := r.deliver(ctx, &recs[i])
 		r.wg.Done()
 		done(i, err)
-		if e := (*record.Error)(nil); errors.Is(err, context.Canceled) || errors.As(err, &e) && (e.Class.PausesFlow() || e.Class == record.Fenced) {
+		if r.holdsBack(err) {
 			abandon(recs, i+1, fmt.Errorf("held back: %w", context.Canceled), done)
 			return
 		}
 	}
+}
+
+// holdsBack reports whether the records behind one with this outcome wait.
+func (r *Requests) holdsBack(err error) bool {
+	if err == nil || r.cfg.HoldBack || errors.Is(err, context.Canceled) {
+		return err != nil
+	}
+	e := record.AsError(err)
+	return e.Class.PausesFlow() || e.Class == record.Fenced
 }
 
 func abandon(recs []record.Record, from int, err error, done func(int, error)) {

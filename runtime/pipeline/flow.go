@@ -30,8 +30,12 @@ const (
 	// partition is paused. A pause throws fetched records away, so a lane
 	// that is only busy must not cause one.
 	stallLimit = 100 * time.Millisecond
-	// maxInput is the largest value that a failure entry keeps.
+	// maxInput is the largest value that a failure entry keeps, and how large
+	// its key and headers may be together.
 	maxInput = 1 << 20
+	// maxProgress is how many bytes of failures one Progress holds; a larger
+	// entry travels alone.
+	maxProgress = 512 << 10
 )
 
 // Config describes a flow. The zero value of a field is its default.
@@ -102,14 +106,18 @@ type Flow struct {
 	ctx     context.Context            // guarded by mu; the soft context while Run runs
 	paused  string                     // guarded by mu; the reason given to Config.Pause
 	stopped bool                       // guarded by mu
-	wg      sync.WaitGroup             // lanes
+	// leaving are partitions of which the poll under way may still bring a
+	// batch of an ended lane; interrupt ends that poll.
+	leaving   map[record.Partition]bool // guarded by mu
+	interrupt context.CancelFunc        // guarded by mu; nil before Run
+	wg        sync.WaitGroup            // lanes
 }
 
 // New makes a flow. Run runs it. It closes neither source nor stages nor
 // delivery: their owner does, after Run has returned.
 func New(cfg Config, src Source, set Set, delivery Delivery) *Flow {
 	cfg.defaults()
-	f := &Flow{cfg: cfg, src: src, delivery: delivery, lanes: map[record.Partition]*lane{}}
+	f := &Flow{cfg: cfg, src: src, delivery: delivery, lanes: map[record.Partition]*lane{}, leaving: map[record.Partition]bool{}}
 	f.stats.Stages = make([]StageStats, len(set.Stages)+1)
 	f.set.Store(&set)
 	return f
@@ -151,16 +159,29 @@ func (f *Flow) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	if e := record.AsError(err); e != nil {
-		f.pause(e.Error())
+	if err != nil {
+		f.pause(err.Error())
 	}
 	return err
 }
 
 func (f *Flow) poll(ctx context.Context) error {
+	polling, cancel := context.WithCancel(ctx)
+	defer func() { cancel() }()
 	for {
-		b, err := f.src.Poll(ctx)
+		if polling.Err() != nil && ctx.Err() == nil {
+			cancel()
+			polling, cancel = context.WithCancel(ctx)
+		}
+		f.mu.Lock()
+		f.interrupt = cancel
+		clear(f.leaving)
+		f.mu.Unlock()
+		b, err := f.src.Poll(polling)
 		if err != nil {
+			if polling.Err() != nil && ctx.Err() == nil && errors.Is(err, context.Canceled) {
+				continue
+			}
 			return err
 		}
 		f.mu.Lock()
@@ -198,12 +219,15 @@ func (f *Flow) snapshot() []*lane {
 }
 
 // Open starts the lane of a partition. A partition that is open already is an
-// error.
+// error; one whose last lane was fenced just now is one of class retryable.
 func (f *Flow) Open(cfg LaneConfig) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stopped || f.lanes[cfg.Partition] != nil {
 		return fmt.Errorf("open lane %s/%d of flow %s: open already, or the flow has stopped", cfg.Partition.Topic, cfg.Partition.Num, f.cfg.Flow)
+	}
+	if f.leaving[cfg.Partition] {
+		return record.Errorf(record.Retryable, "open lane %s/%d of flow %s: what was fetched for its last owner is still on its way", cfg.Partition.Topic, cfg.Partition.Num, f.cfg.Flow)
 	}
 	l := newLane(f, cfg)
 	f.lanes[cfg.Partition] = l
@@ -219,13 +243,19 @@ func (f *Flow) start(l *lane) {
 	f.wg.Go(func() { l.run(f.ctx) })
 }
 
-// forget removes a fenced lane; its partition may be opened again.
+// forget removes a fenced lane. Its partition may be opened again once the poll
+// under way has ended, which may bring a last batch for it.
 func (f *Flow) forget(l *lane) {
-	f.src.Unassign(l.cfg.Partition)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.lanes[l.cfg.Partition] == l {
-		delete(f.lanes, l.cfg.Partition)
+	if f.lanes[l.cfg.Partition] != l {
+		return
+	}
+	delete(f.lanes, l.cfg.Partition)
+	f.src.Unassign(l.cfg.Partition)
+	f.leaving[l.cfg.Partition] = true
+	if f.interrupt != nil {
+		f.interrupt()
 	}
 }
 

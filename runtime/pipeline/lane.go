@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace-io/millrace/runtime/ledger"
 	"github.com/millrace-io/millrace/runtime/record"
 	"github.com/millrace-io/millrace/runtime/retry"
 )
@@ -46,6 +47,8 @@ type lane struct {
 	lent    bool            // guarded by mu; progress is being committed
 	entries []*record.Entry // guarded by mu; filed, not yet collected
 	entryB  int             // guarded by mu; their bytes, with those being committed
+	low     int64           // guarded by mu; as last committed
+	ranges  []ledger.Range  // guarded by mu; as last committed
 	problem string          // guarded by mu
 	repeat  int             // guarded by mu; records still to be marked as redelivered
 	out     int             // guarded by mu; handed to the delivery, unanswered
@@ -78,7 +81,7 @@ type deferred struct {
 
 func newLane(f *Flow, cfg LaneConfig) *lane {
 	l := &lane{flow: f, cfg: cfg, seed: record.NewTraceSeed(cfg.Partition), win: newWindow(cfg.Low, cfg.Ranges),
-		wake: make(chan struct{}, 1), space: make(chan struct{}, 1), repeat: cfg.MayRepeat}
+		wake: make(chan struct{}, 1), space: make(chan struct{}, 1), low: cfg.Low, ranges: cfg.Ranges, repeat: cfg.MayRepeat}
 	if len(cfg.Filed) > 0 {
 		l.filed = make(map[FiledKey]bool, len(cfg.Filed))
 		for _, k := range cfg.Filed {
@@ -155,7 +158,7 @@ func (l *lane) pauseFetching() {
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 	l.mu.Lock()
-	pause := l.full() && !l.paused
+	pause := l.full() && !l.paused && !l.halted
 	l.paused = l.paused || pause
 	l.mu.Unlock()
 	if pause {
@@ -169,7 +172,7 @@ func (l *lane) resumeFetching() {
 	defer l.fetching.Unlock()
 	cfg := &l.flow.cfg
 	l.mu.Lock()
-	resume := l.paused && l.waiting <= cfg.InFlight/2 && l.waitB <= cfg.InFlightBytes/2
+	resume := l.paused && !l.halted && l.waiting <= cfg.InFlight/2 && l.waitB <= cfg.InFlightBytes/2
 	if resume {
 		l.paused = false
 	}
@@ -345,7 +348,7 @@ func (l *lane) answer(ctx context.Context, depth int, recs []record.Record, slot
 			continue
 		}
 		st.Failures.Add(1)
-		if err := l.fail(&l.set.Stages[depth].StageInfo, &recs[f.In], slots[f.In], f.Err, f.Replay); err != nil {
+		if err := l.fail(l.set, &l.set.Stages[depth].StageInfo, &recs[f.In], slots[f.In], f.Err, f.Replay); err != nil {
 			return err
 		}
 	}
@@ -381,7 +384,8 @@ func (l *lane) answer(ctx context.Context, depth int, recs []record.Record, slot
 	return l.pass(ctx, depth, emits, slots)
 }
 
-// account notes the emissions that a stage made of each record.
+// account notes the emissions that a stage made of each record. Of a unit all
+// are made of one, which the dropped ones follow.
 func (l *lane) account(depth int, recs []record.Record, slots []uint64, res *record.Results) {
 	buf := &l.bufs[depth]
 	buf.seen = append(buf.seen[:0], make([]bool, len(recs))...)
@@ -395,6 +399,9 @@ func (l *lane) account(depth int, recs []record.Record, slots []uint64, res *rec
 		buf.seen[in] = true // the first emission takes the record's own place
 	}
 	for _, in := range res.Drops {
+		if res.Unit && len(res.Emits) > 0 && l.win.follow(slots[res.Emits[0].In], slots[in]) {
+			continue
+		}
 		l.win.release(slots[in])
 	}
 	if len(res.Drops) > 0 {
@@ -402,7 +409,8 @@ func (l *lane) account(depth int, recs []record.Record, slots []uint64, res *rec
 	}
 }
 
-// pass hands emissions to the next stage or the delivery.
+// pass hands emissions to the next stage or the delivery, which counts its own
+// attempts.
 func (l *lane) pass(ctx context.Context, depth int, emits []record.Emit, slots []uint64) error {
 	if len(emits) == 0 {
 		return nil
@@ -415,6 +423,7 @@ func (l *lane) pass(ctx context.Context, depth int, emits []record.Emit, slots [
 	}
 	for i := range emits {
 		recs = append(recs, emits[i].Record)
+		recs[i].Attempt = 1
 		nextSlots = append(nextSlots, slots[emits[i].In])
 	}
 	if last {
@@ -467,7 +476,7 @@ func (l *lane) decide(depth int, rec *record.Record, slot uint64, err *record.Er
 	}
 	l.flow.stats.Stages[depth].Failures.Add(1)
 	d.Action = retry.GiveUp
-	return d, l.fail(info, rec, slot, err, nil)
+	return d, l.fail(l.set, info, rec, slot, err, nil)
 }
 
 // deferRecord lets a record wait beside the others.

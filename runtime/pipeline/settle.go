@@ -13,6 +13,7 @@ import (
 // shipment is what one call of Deliver is answered with.
 type shipment struct {
 	lane  *lane
+	set   *Set // that made the records
 	recs  []record.Record
 	slots []uint64
 }
@@ -20,7 +21,7 @@ type shipment struct {
 // deliver hands records to the delivery; the slices become the shipment's. It
 // returns errHalt when the delivery has meanwhile halted the lane.
 func (l *lane) deliver(ctx context.Context, recs []record.Record, slots []uint64) error {
-	s := &shipment{lane: l, recs: recs, slots: slots}
+	s := &shipment{lane: l, set: l.set, recs: recs, slots: slots}
 	if l.filed != nil {
 		s.skipFiled()
 	}
@@ -68,7 +69,7 @@ func (s *shipment) done(i int, err error) {
 		l.flow.stats.Emitted.Add(1)
 	} else if !errors.Is(err, context.Canceled) {
 		l.flow.stats.Stages[len(l.flow.stats.Stages)-1].Failures.Add(1)
-		_ = l.fail(&l.flow.cfg.Delivery, &s.recs[i], s.slots[i], record.AsError(err), nil)
+		_ = l.fail(s.set, &l.flow.cfg.Delivery, &s.recs[i], s.slots[i], record.AsError(err), nil)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,9 +92,9 @@ func (l *lane) settled() {
 	}
 }
 
-// fail finds the owner of a record that cannot go on. It returns errHalt when
-// that is the flow itself. Any goroutine may call it.
-func (l *lane) fail(at *StageInfo, rec *record.Record, slot uint64, err *record.Error, replay *record.Replay) error {
+// fail finds the owner of a record that cannot go on after the stages of set.
+// It returns errHalt when that is the flow itself. Any goroutine may call it.
+func (l *lane) fail(set *Set, at *StageInfo, rec *record.Record, slot uint64, err *record.Error, replay *record.Replay) error {
 	switch {
 	case err.Class == record.Fenced:
 		l.fence()
@@ -105,7 +106,7 @@ func (l *lane) fail(at *StageInfo, rec *record.Record, slot uint64, err *record.
 	l.flow.stats.Failed.Add(1)
 	var e *record.Entry
 	if at.Otherwise == ToQueue {
-		e = l.entry(at, rec, err, replay)
+		e = l.entry(set, at, rec, err, replay)
 	}
 	l.mu.Lock()
 	if l.fenced {
@@ -127,7 +128,7 @@ func (l *lane) fail(at *StageInfo, rec *record.Record, slot uint64, err *record.
 	return nil
 }
 
-func (l *lane) entry(at *StageInfo, rec *record.Record, err *record.Error, replay *record.Replay) *record.Entry {
+func (l *lane) entry(set *Set, at *StageInfo, rec *record.Record, err *record.Error, replay *record.Replay) *record.Entry {
 	cfg := &l.flow.cfg
 	e := &record.Entry{
 		Flow: cfg.Flow, FlowUID: cfg.UID, Revision: cfg.Revision, Generation: cfg.Generation,
@@ -137,7 +138,7 @@ func (l *lane) entry(at *StageInfo, rec *record.Record, err *record.Error, repla
 	if e.Message == "" && err.Err != nil {
 		e.Message = err.Err.Error()
 	}
-	for _, s := range l.flow.set.Load().Stages {
+	for _, s := range set.Stages {
 		if s.ID == at.ID {
 			break
 		}
@@ -147,6 +148,10 @@ func (l *lane) entry(at *StageInfo, rec *record.Record, err *record.Error, repla
 	}
 	if len(rec.Value) > maxInput {
 		e.InputHash, e.InputOmitted, e.Input.Value = xxhash.Sum64(rec.Value), true, nil
+	}
+	if rec.Size()-len(rec.Value) > maxInput {
+		e.InputHash, e.InputOmitted = xxhash.Sum64(rec.Value), true
+		e.Input.Key, e.Input.Headers, e.Input.Value = nil, nil, nil
 	}
 	return e
 }
@@ -176,16 +181,28 @@ func (l *lane) fence() {
 	l.flow.forget(l)
 }
 
-// progress collects what is to be committed, unless a commit is under way.
+// progress collects what is to be committed, unless a commit is under way. When
+// there are more failures than one commit takes, the watermark stays until the
+// last of them.
 func (l *lane) progress() (Progress, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.dirty || l.lent || l.fenced {
 		return Progress{}, false
 	}
-	p := Progress{Partition: l.cfg.Partition, Ownership: l.cfg.Ownership, Low: l.win.ledger.Low(), Ranges: l.win.ledger.Ranges(nil),
-		Failures: l.entries, Bytes: l.entryB, Generation: l.generation.Load(), lane: l}
-	l.entries, l.dirty, l.lent = nil, false, true
+	p := Progress{Partition: l.cfg.Partition, Ownership: l.cfg.Ownership, Generation: l.generation.Load(), lane: l}
+	n := 0
+	for n < len(l.entries) && (n == 0 || p.Bytes+entrySize(l.entries[n]) <= maxProgress) {
+		p.Bytes += entrySize(l.entries[n])
+		n++
+	}
+	p.Failures, l.entries = l.entries[:n:n], l.entries[n:]
+	l.dirty, l.lent = len(l.entries) > 0, true
+	if l.dirty {
+		p.Low, p.Ranges = l.low, l.ranges
+	} else {
+		p.Low, p.Ranges = l.win.ledger.Low(), l.win.ledger.Ranges(nil)
+	}
 	return p, true
 }
 
@@ -198,9 +215,14 @@ func (l *lane) ack(p Progress, err error) {
 		l.entries = append(p.Failures, l.entries...)
 	} else {
 		l.entryB -= p.Bytes
+		l.low, l.ranges = p.Low, p.Ranges
 	}
+	urge := err == nil && len(l.entries) > 0
 	l.mu.Unlock()
 	l.kick()
+	if urge {
+		l.flow.cfg.Urge()
+	}
 	if e := record.AsError(err); e != nil && e.Class == record.Fenced {
 		l.fence()
 	}

@@ -10,8 +10,9 @@ type window struct {
 	pending []int32 // ring by slot
 	size    []int32
 	tail    uint64
-	records int // unsettled
-	bytes   int // of unsettled records
+	behind  map[uint64][]uint64 // slots to be released when the key's is settled
+	records int                 // unsettled
+	bytes   int                 // of unsettled records
 }
 
 func newWindow(low int64, done []ledger.Range) window {
@@ -46,6 +47,19 @@ func (w *window) grow() {
 // hold adds outstanding emissions to a slot.
 func (w *window) hold(slot uint64, n int32) { w.pending[slot&uint64(len(w.pending)-1)] += n }
 
+// follow makes slot be released once when leader is settled. It reports false
+// for the leader itself.
+func (w *window) follow(leader, slot uint64) bool {
+	if slot == leader {
+		return false
+	}
+	if w.behind == nil {
+		w.behind = map[uint64][]uint64{}
+	}
+	w.behind[leader] = append(w.behind[leader], slot)
+	return true
+}
+
 // release takes one outstanding emission from a slot and settles the record
 // when it was the last. It reports whether the record is settled.
 func (w *window) release(slot uint64) bool {
@@ -57,5 +71,11 @@ func (w *window) release(slot uint64) bool {
 	w.records--
 	w.bytes -= int(w.size[i])
 	w.ledger.Settle(slot)
+	if next := w.behind[slot]; next != nil {
+		delete(w.behind, slot)
+		for _, s := range next {
+			w.release(s)
+		}
+	}
 	return true
 }

@@ -100,6 +100,9 @@ type Results struct {
 	// Drops holds the indexes of records the stage dropped on purpose.
 	Drops    []int32
 	Failures []Failure
+	// Unit says that the emissions answer all records of the batch together:
+	// none of the dropped ones may be settled before every emission is.
+	Unit bool
 }
 
 // Emit is one emission.
@@ -131,6 +134,8 @@ type Replay struct {
 	ImageLevel int `json:"image_level"`
 	// ConfigHash is the xxh64 of the configuration given to stage_init.
 	ConfigHash uint64 `json:"config_hash,string"`
+	// Fuel is what the call used; it is the same whenever it is repeated.
+	Fuel int64 `json:"fuel,omitempty"`
 	// Logs are the lines that the guest logged in the failed call.
 	Logs []string `json:"logs,omitempty"`
 }
@@ -139,7 +144,7 @@ type Replay struct {
 func (r *Results) Reset() {
 	clear(r.Emits)
 	clear(r.Failures)
-	r.Emits, r.Drops, r.Failures = r.Emits[:0], r.Drops[:0], r.Failures[:0]
+	r.Emits, r.Drops, r.Failures, r.Unit = r.Emits[:0], r.Drops[:0], r.Failures[:0], false
 }
 
 // Time is the record's timestamp as a time in UTC.

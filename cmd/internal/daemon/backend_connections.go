@@ -26,12 +26,13 @@ type storedConnection struct {
 
 const storedConnectionVersion = 1
 
-// connectionKey is the name of a connection in the state.
+// connectionKey is the name of a connection in the state and the API. Names
+// and projects hold no colon.
 func connectionKey(project, name string) string {
 	if project == "" || project == flow.DefaultProject {
 		return name
 	}
-	return project + "/" + name
+	return project + ":" + name
 }
 
 func decodeConnection(c *state.Connection) (*flow.Connection, *storedConnection, error) {

@@ -78,8 +78,43 @@ func (r *resolver) find(ref flow.PluginRef) (*state.Plugin, error) {
 	return r.d.findPlugin(digest)
 }
 
-// PutFlow implements api.Backend.
+// errMeanwhile: a flow changed after a change of it was checked.
+var errMeanwhile = errors.New("the flow was changed meanwhile")
+
+// proposeChange proposes a change that was checked against a revision of a
+// flow, 0 if there was none. The error is errMeanwhile if it has another now.
+func (d *Daemon) proposeChange(ctx context.Context, project, name string, revision uint32, c state.Command) (*state.FlowPutResult, error) {
+	if err := d.changing.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer d.changing.release()
+	head, err := d.store.Flow(project, name)
+	if err != nil {
+		return nil, err
+	}
+	if head == nil && revision != 0 || head != nil && head.Revision != revision {
+		return nil, errMeanwhile
+	}
+	res, err := d.node.Propose(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return res.Value.(*state.FlowPutResult), nil
+}
+
+// PutFlow implements api.Backend. A document is checked again when the flow
+// changed before it could be put.
 func (d *Daemon) PutFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, error) {
+	for range 5 {
+		plan, err := d.putFlow(ctx, req)
+		if !errors.Is(err, errMeanwhile) {
+			return plan, err
+		}
+	}
+	return nil, &api.Error{Code: api.CodeConflict, Detail: "the flow is being changed by others", Next: "read it again (`flowctl flow get`), then apply to its present revision"}
+}
+
+func (d *Daemon) putFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, error) {
 	res := &resolver{d: d, files: req.Files, pending: map[string]*flow.Connection{}, pinned: map[flow.PluginRef]*state.Plugin{}}
 	for _, text := range req.Connections {
 		_, c, err := resolveConnection("", text, req.Env)
@@ -129,11 +164,13 @@ func (d *Daemon) PutFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, 
 	if req.DryRun || plan.Action == "unchanged" {
 		return plan, nil
 	}
-	out, err := d.node.Propose(ctx, put)
+	r, err := d.proposeChange(ctx, f.Project, f.Name, plan.Revision, put)
+	if errors.Is(err, errMeanwhile) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, d.apiError(err)
 	}
-	r := out.Value.(*state.FlowPutResult)
 	plan.Revision = r.Revision
 	if r.Unchanged {
 		plan.Action = "unchanged"
@@ -289,6 +326,9 @@ func (d *Daemon) Flows(ctx context.Context, project string) ([]*api.Flow, error)
 			continue
 		}
 		af, err := d.apiFlow(f)
+		if e, ok := errors.AsType[*api.Error](err); ok && e.Code == api.CodeNotFound {
+			continue // deleted since
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -313,8 +353,11 @@ func (d *Daemon) Flow(_ context.Context, project, name string) (*api.Flow, error
 // apiFlow is the flow with what this node knows of it.
 func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
 	rev, err := d.store.FlowRevision(f.ID, f.Revision)
-	if err != nil || rev == nil {
-		return nil, d.apiError(cmp.Or(err, fmt.Errorf("revision %d of flow %s is missing", f.Revision, f.FullName())))
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	if rev == nil {
+		return nil, notFound("flow %s was deleted", f.FullName())
 	}
 	doc, err := decodeFlow(rev.Resolved)
 	if err != nil {
@@ -339,9 +382,7 @@ func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
 	if r == nil {
 		return out, nil
 	}
-	r.mu.Lock()
-	out.Problem = r.trouble
-	r.mu.Unlock()
+	out.Problem = r.problem()
 	if pipe := r.pipe.Load(); pipe != nil {
 		s := pipe.Stats()
 		out.Figures = &api.Figures{Since: r.opened.UnixMilli(), In: s.In.Load(), Emitted: s.Emitted.Load(), Dropped: s.Dropped.Load(), Failed: s.Failed.Load(), Retried: s.Retried.Load()}

@@ -38,6 +38,12 @@ func (d *Daemon) UploadPlugin(ctx context.Context, file string, wasm io.Reader) 
 		return nil, refusedPlugin(file, err)
 	}
 	m := info.Named(file)
+	// One at a time: a file that is refused under one name is not removed
+	// while it is stored under another.
+	if err := d.uploading.acquire(ctx); err != nil {
+		return nil, d.apiError(err)
+	}
+	defer d.uploading.release()
 	digest, err := d.blobs.Put(ctx, strings.NewReader(string(b)), maxPlugin)
 	if err != nil {
 		return nil, d.apiError(err)
@@ -60,7 +66,9 @@ func (d *Daemon) UploadPlugin(ctx context.Context, file string, wasm io.Reader) 
 	put := &state.PluginPut{Digest: dg, Namespace: space, Name: name, Version: m.Version, Size: int64(len(b)), ABI: strconv.Itoa(info.ABI), Mode: info.Mode}
 	res, err := d.node.Propose(ctx, put)
 	if err != nil {
-		_ = d.forgetBlob(digest)
+		if _, refused := errors.AsType[*state.Refusal](err); refused { // else it may be stored yet
+			_ = d.forgetBlob(digest)
+		}
 		return nil, d.apiError(err)
 	}
 	p := d.apiPlugin(res.Value.(*state.Plugin))
@@ -251,13 +259,14 @@ func (d *Daemon) Deploy(ctx context.Context, req *api.Deploy) (*api.Deployment, 
 		flows = []*state.Flow{f}
 	}
 	var activations []*state.Activate
+	var planned []*state.Flow
 	for _, f := range flows {
 		a, df, err := d.planDeploy(ctx, f, p, req, dep)
 		if err != nil {
 			return nil, err
 		}
 		if a != nil {
-			activations = append(activations, a)
+			activations, planned = append(activations, a), append(planned, f)
 			dep.Flows = append(dep.Flows, *df)
 		}
 	}
@@ -270,7 +279,11 @@ func (d *Daemon) Deploy(ctx context.Context, req *api.Deploy) (*api.Deployment, 
 	}
 	var ids []string
 	for i, a := range activations {
-		res, err := d.node.Propose(ctx, a)
+		f := planned[i]
+		r, err := d.proposeChange(ctx, f.Project, f.Name, f.Revision, a)
+		if errors.Is(err, errMeanwhile) {
+			err = &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("flow %s was changed while the plugin was tried in it", f.FullName()), Next: "deploy again"}
+		}
 		if err != nil {
 			e := d.apiError(err)
 			if i > 0 {
@@ -278,7 +291,6 @@ func (d *Daemon) Deploy(ctx context.Context, req *api.Deploy) (*api.Deployment, 
 			}
 			return nil, e
 		}
-		r := res.Value.(*state.FlowPutResult)
 		ids = append(ids, fmt.Sprintf("%d.%d", r.Flow, r.Deploy))
 	}
 	dep.ID = strings.Join(ids, "-")
@@ -431,9 +443,7 @@ func (d *Daemon) deploymentOf(id state.FlowID, gen uint32) (*api.DeploymentFlow,
 	}
 	df.Switched = df.Slots - len(waiting)
 	if r := d.runner(id); r != nil {
-		r.mu.Lock()
-		df.Problem = r.trouble
-		r.mu.Unlock()
+		df.Problem = r.problem()
 	}
 	return df, nil
 }

@@ -99,6 +99,9 @@ type Daemon struct {
 	retired []*runner                // guarded by mu; stopping
 	ready   bool                     // guarded by mu
 
+	uploading turn // of uploads
+	changing  turn // of changes of flows, from the last check on
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -109,7 +112,7 @@ type Daemon struct {
 func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	cfg.defaults()
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
-		urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
+		uploading: newTurn(), changing: newTurn(), urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -213,6 +216,23 @@ func (d *Daemon) Close() error {
 	})
 	return d.closeErr
 }
+
+// turn lets one after the other do something.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// acquire waits for the turn; the error is ctx's.
+func (t turn) acquire(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) release() { <-t }
 
 func signal(c chan struct{}) {
 	select {

@@ -58,7 +58,13 @@ func startBroker(t *testing.T) *devbroker.Broker {
 // life runs a daemon on dir until the returned function is called.
 func life(t *testing.T, dir string) (*Daemon, func()) {
 	t.Helper()
-	d, err := Open(t.Context(), Config{Dir: dir, Listen: "127.0.0.1:0", Version: "test", Logger: testLogger(t)})
+	return lifeWith(t, Config{Dir: dir, Logger: testLogger(t)})
+}
+
+func lifeWith(t *testing.T, cfg Config) (*Daemon, func()) {
+	t.Helper()
+	cfg.Listen, cfg.Version = "127.0.0.1:0", "test"
+	d, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,12 @@ func (l *Local) run(ctx context.Context, f *pipeline.Flow, stop context.CancelCa
 	for {
 		select {
 		case err := <-ended:
-			return errors.Join(err, l.collect(f))
+			for !f.Clean() {
+				if e := l.collect(f); e != nil {
+					return errors.Join(err, e)
+				}
+			}
+			return err
 		case <-tick.C:
 			if err := l.collect(f); err != nil {
 				stop(err)

@@ -20,12 +20,16 @@ type metrics struct {
 	guest   *prometheus.CounterVec
 
 	records, failures, seconds, lag, queue, running, info *prometheus.Desc
+
+	mu       sync.Mutex
+	counters map[[2]string]map[string]prometheus.Counter // by flow and stage, then name; guarded by mu
 }
 
 func newMetrics(d *Daemon) *metrics {
 	m := &metrics{
-		d:   d,
-		reg: prometheus.NewRegistry(),
+		d:        d,
+		reg:      prometheus.NewRegistry(),
+		counters: map[[2]string]map[string]prometheus.Counter{},
 		commits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "millrace_commit_seconds", Help: "Time from proposing progress to its durability.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5},
@@ -63,14 +67,19 @@ const maxCounters = 64
 
 // counted takes what the guest of a stage counts.
 func (m *metrics) counted(flow, stage string) func(name string, delta float64) {
-	var mu sync.Mutex
-	counters := map[string]prometheus.Counter{} // guarded by mu
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counters := m.counters[[2]string{flow, stage}]
+	if counters == nil {
+		counters = map[string]prometheus.Counter{}
+		m.counters[[2]string{flow, stage}] = counters
+	}
 	return func(name string, delta float64) {
 		if delta < 0 || len(name) > 100 || !utf8.ValidString(name) {
 			return
 		}
-		mu.Lock()
-		defer mu.Unlock()
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		if counters[name] == nil && len(counters) >= maxCounters {
 			name = "others"
 		}

@@ -70,7 +70,7 @@ func (p *parts) source(f *flow.Flow) (source, error) {
 		if c.Kafka == nil {
 			return nil, record.Errorf(record.Config, "connection %q is of kind %s; the source needs kafka", c.Name, c.Kind())
 		}
-		return kafka.NewSource(kafka.SourceConfig{Config: p.kafka(c), Topics: s.Kafka.Topics, CreateTopics: true, FetchMaxBytes: p.fetchMaxBytes, HoldBytes: 8 << 20})
+		return kafka.NewSource(kafka.SourceConfig{Config: p.kafka(c), Topics: s.Kafka.Topics, CreateTopics: true, FetchMaxBytes: p.fetchMaxBytes, HoldBytes: holdBytes})
 	case s.File != nil:
 		return file.NewSource(file.SourceConfig{Path: s.File.Path, Follow: p.follow})
 	case p.in != nil:
@@ -99,7 +99,11 @@ func (p *parts) delivery(f *flow.Flow, id delivery.Identity) (sink, error) {
 	case d.HTTP != nil:
 		return p.httpDelivery(f, id)
 	case d.File != nil:
-		return file.NewSink(file.SinkConfig{Path: d.File.Path})
+		s, err := file.NewSink(file.SinkConfig{Path: d.File.Path})
+		if err != nil {
+			return nil, err
+		}
+		return delivery.NewPatient(s, policy(d.Retry)), nil
 	case p.out != nil:
 		return stream.NewSink(stream.SinkConfig{Writer: p.out, Envelope: p.envelope})
 	}
@@ -152,7 +156,7 @@ func (p *parts) httpDelivery(f *flow.Flow, id delivery.Identity) (sink, error) {
 		n = delivery.DefaultConcurrent
 	}
 	r := delivery.NewRequests(delivery.Config{
-		InOrder: f.Order != flow.OrderNone, Slots: delivery.NewSlots(n), Policy: policy(d.Retry), Logger: p.logger,
+		InOrder: f.Order != flow.OrderNone, HoldBack: d.Otherwise == flow.OtherwisePause, Slots: delivery.NewSlots(n), Policy: policy(d.Retry), Logger: p.logger,
 	}, func(ctx context.Context, rec *record.Record) error {
 		req, err := b.Build(rec)
 		if err != nil {
@@ -236,6 +240,11 @@ func pipelineConfig(f *flow.Flow) pipeline.Config {
 	}
 	return cfg
 }
+
+// holdBytes is what a flow keeps of fetched records while some of its
+// partitions are held up: beside the windows, the most that a sink that is
+// down makes a node remember.
+const holdBytes = 8 << 20
 
 // probe bounds a request that only asks a source something.
 const probe = 10 * time.Second

@@ -75,8 +75,8 @@ func (d *Daemon) reconcileFlow(ctx context.Context, f *state.Flow) error {
 			return err
 		}
 		rev, err := d.store.FlowRevision(f.ID, f.Revision)
-		if err != nil {
-			return fmt.Errorf("read revision %d of flow %s: %w", f.Revision, f.FullName(), err)
+		if err != nil || rev == nil { // nil: deleted since
+			return revisionError(f, err)
 		}
 		d.runners[f.ID] = d.startRunner(ctx, f, rev)
 		return nil
@@ -86,8 +86,8 @@ func (d *Daemon) reconcileFlow(ctx context.Context, f *state.Flow) error {
 		return nil
 	}
 	rev, err := d.store.FlowRevision(f.ID, f.Revision)
-	if err != nil {
-		return fmt.Errorf("read revision %d of flow %s: %w", f.Revision, f.FullName(), err)
+	if err != nil || rev == nil {
+		return revisionError(f, err)
 	}
 	if bytes.Equal(rev.Resolved, r.resolved) {
 		r.activate(f, rev)
@@ -95,6 +95,13 @@ func (d *Daemon) reconcileFlow(ctx context.Context, f *state.Flow) error {
 		d.retire(r)
 	}
 	return nil
+}
+
+func revisionError(f *state.Flow, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("read revision %d of flow %s: %w", f.Revision, f.FullName(), err)
 }
 
 // retire stops a runner without waiting; d.mu is held.

@@ -1,19 +1,15 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/millrace-io/millrace/cluster/state"
-	"github.com/millrace-io/millrace/plugins/registry"
-	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/connector"
 	"github.com/millrace-io/millrace/runtime/delivery"
 	"github.com/millrace-io/millrace/runtime/flow"
@@ -43,6 +39,9 @@ type runner struct {
 	opened     time.Time
 	// connections are the stored names of those that the flow uses.
 	connections []string
+	// newcomers are partitions that a topic got after the flow had begun to
+	// read it. Only the goroutine of run uses it.
+	newcomers map[record.Partition]bool
 
 	pipe    atomic.Pointer[pipeline.Flow]
 	rev     atomic.Uint32
@@ -54,36 +53,16 @@ type runner struct {
 	mu       sync.Mutex
 	next     *activation                // guarded by mu; a deployment to take up
 	trouble  string                     // guarded by mu; why it does not run
+	stale    string                     // guarded by mu; why the newest deployment is not taken up
 	ends     map[record.Partition]int64 // guarded by mu; ends of partitions, as last seen
 	bound    []boundPlugin              // guarded by mu; of the newest stages
 	outgoing []outgoing                 // guarded by mu; of older ones
 }
 
-// activation is a deployment: other digests for the same document.
-type activation struct {
-	revision, generation uint32
-	pins                 []state.Pin
-}
-
-// outgoing are plugins that are in use until every lane works with a
-// generation.
-type outgoing struct {
-	until   uint32
-	plugins []boundPlugin
-}
-
-// boundPlugin is what a plugin's stage holds.
-type boundPlugin struct {
-	stage string
-	info  pipeline.StageInfo
-	st    *sandbox.Stage
-	lease *registry.Lease
-}
-
 // startRunner starts a life of f; d.mu is held.
 func (d *Daemon) startRunner(ctx context.Context, f *state.Flow, rev *state.Revision) *runner {
 	r := &runner{d: d, log: d.log.With("flow", f.FullName()), id: f.ID, uid: f.UID, name: f.FullName(), generation: f.Generation, resolved: rev.Resolved,
-		opened: time.Now(), connections: f.Connections, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		opened: time.Now(), connections: f.Connections, newcomers: map[record.Partition]bool{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.rev.Store(rev.Number)
 	ctx, r.stop = context.WithCancel(ctx)
 	go func() {
@@ -121,6 +100,7 @@ func (r *runner) ack(p pipeline.Progress, err error) {
 func (r *runner) giveUp(ctx context.Context, err *record.Error) {
 	if !err.Class.Transient() {
 		r.autoPause(err.Error())
+		<-ctx.Done()
 		return
 	}
 	r.setTrouble(err.Error())
@@ -130,12 +110,13 @@ func (r *runner) giveUp(ctx context.Context, err *record.Error) {
 	}
 }
 
-// autoPause pauses the flow in the state, once in this life. It does not block.
+// autoPause pauses the flow in the state and ends this life. It does not block.
 func (r *runner) autoPause(reason string) {
 	r.pausing.Do(func() {
 		r.setTrouble(reason)
 		r.log.Error("flow paused", "reason", reason)
 		go func() {
+			defer r.stop()
 			for range 10 {
 				ctx, cancel := context.WithTimeout(context.Background(), probe)
 				_, err := r.d.node.Propose(ctx, &state.FlowState{Flow: r.id, State: state.AutoPaused, Reason: reason})
@@ -144,10 +125,21 @@ func (r *runner) autoPause(reason string) {
 					return
 				}
 				r.log.Warn("the pause could not be recorded; tried again", "err", err)
+				select {
+				case <-r.done:
+					return
+				case <-time.After(reopenAfter):
+				}
 			}
-			r.stop()
 		}()
 	})
+}
+
+// problem says why the flow does not run as it should, or is empty.
+func (r *runner) problem() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return cmp.Or(r.trouble, r.stale)
 }
 
 func (r *runner) setTrouble(s string) {
@@ -182,7 +174,7 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 
 	cfg := pipelineConfig(r.flow)
 	cfg.UID, cfg.Revision, cfg.Generation = r.uid, rev.Number, r.generation
-	cfg.InFlightBytes = r.d.laneBytes(f)
+	cfg.InFlightBytes = r.d.laneBytes(lanesOf(ctx, f, src))
 	cfg.DrainLimit, cfg.Logger = r.d.cfg.DrainLimit, r.log
 	cfg.Urge = func() { signal(r.d.urged) }
 	cfg.Pause = r.autoPause
@@ -192,7 +184,10 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 	go func() { ended <- pipe.Run(ctx) }()
 	r.attend(ctx, pipe, src)
 
-	// The drain limit bounds Run; closing the delivery cuts off what is left.
+	// A lane whose delivery makes an attempt ends with it, or when the delivery
+	// is closed, which cuts off what is left.
+	hard := time.AfterFunc(r.d.cfg.DrainLimit, func() { _ = out.Close() })
+	defer hard.Stop()
 	err = <-ended
 	if e := out.Close(); e != nil {
 		r.log.Warn("close delivery", "err", e)
@@ -229,6 +224,9 @@ func (r *runner) attend(ctx context.Context, pipe *pipeline.Flow, src source) {
 	defer discover.Stop()
 	ends := time.NewTicker(time.Second)
 	defer ends.Stop()
+	// Known partitions are opened only once their topics are seen to be those
+	// that the watermarks are of.
+	discovered := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -243,6 +241,7 @@ func (r *runner) attend(ctx context.Context, pipe *pipeline.Flow, src source) {
 				r.setTrouble(e.Error())
 				next = reopenAfter
 			} else {
+				discovered = true
 				r.setTrouble("")
 			}
 			discover.Reset(next)
@@ -251,8 +250,12 @@ func (r *runner) attend(ctx context.Context, pipe *pipeline.Flow, src source) {
 			r.releaseOutgoing(ctx, pipe)
 		case <-r.wake:
 			r.takeUp(ctx, pipe)
+			if !discovered {
+				continue
+			}
 			if err := r.openLanes(ctx, pipe, src); err != nil && ctx.Err() == nil {
 				r.setTrouble(err.Error())
+				discover.Reset(reopenAfter)
 			}
 		}
 	}
@@ -298,6 +301,9 @@ func (r *runner) discover(ctx context.Context, pipe *pipeline.Flow, src source) 
 		}
 		if !have[k] {
 			add = append(add, k)
+			if _, ok := topics[p.Topic]; ok {
+				r.newcomers[p.Partition] = true
+			}
 		}
 	}
 	if len(add) > 0 {
@@ -379,6 +385,9 @@ func (r *runner) openLane(ctx context.Context, pipe *pipeline.Flow, src source, 
 	if err != nil {
 		return err
 	}
+	if r.newcomers[p] {
+		from = connector.Start{} // what was written before it was found is the flow's too
+	}
 	asking, cancel := context.WithTimeout(ctx, probe)
 	defer cancel()
 	if cfg.Low, err = src.Start(asking, p, from); err != nil {
@@ -395,9 +404,23 @@ func (r *runner) openLane(ctx context.Context, pipe *pipeline.Flow, src source, 
 	return pipe.Open(cfg)
 }
 
-// laneBytes shares the node's window out among the lanes that f may have.
-func (d *Daemon) laneBytes(f *state.Flow) int {
-	lanes := int64(max(f.Parts, 1))
+// lanesOf is how many lanes f may have: the partitions that are known, for a
+// new flow those that its source says it has.
+func lanesOf(ctx context.Context, f *state.Flow, src source) int64 {
+	if f.Parts > 0 {
+		return int64(f.Parts)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	found, err := src.Partitions(ctx)
+	if err != nil {
+		return int64(max(f.Slots, 1)) // discover tells
+	}
+	return int64(max(len(found), 1))
+}
+
+// laneBytes shares the node's window out among its lanes and as many new ones.
+func (d *Daemon) laneBytes(lanes int64) int {
 	d.mu.Lock()
 	for _, r := range d.runners {
 		if pipe := r.pipe.Load(); pipe != nil {
@@ -408,164 +431,9 @@ func (d *Daemon) laneBytes(f *state.Flow) int {
 	return int(max(256<<10, min(d.cfg.WindowBytes/lanes, pipeline.DefaultInFlightBytes)))
 }
 
-// activate hands a deployment to the runner; d.mu is held.
-func (r *runner) activate(f *state.Flow, rev *state.Revision) {
-	r.rev.Store(rev.Number)
-	r.mu.Lock()
-	r.next = &activation{revision: rev.Number, generation: f.Deploy, pins: rev.Pins}
-	r.mu.Unlock()
-	r.kick()
-}
-
-// takeUp swaps the stages for those of a deployment, between two batches of
-// each lane. A deployment that cannot be bound leaves the old stages running.
-func (r *runner) takeUp(ctx context.Context, pipe *pipeline.Flow) {
-	r.mu.Lock()
-	next := r.next
-	r.next = nil
-	old := slices.Clone(r.bound)
-	r.mu.Unlock()
-	if next == nil {
-		return
-	}
-	set, bound, err := r.bind(ctx, next.generation, next.pins, old)
-	if err == nil {
-		err = pipe.Swap(set)
-	}
-	if err != nil {
-		if ctx.Err() == nil {
-			r.log.Error("deployment cannot be taken up; the old one goes on", "revision", next.revision, "err", err)
-			r.setTrouble(fmt.Sprintf("deployment of revision %d: %v; the old one goes on", next.revision, err))
-		}
-		return
-	}
-	kept := map[*sandbox.Stage]bool{}
-	for _, b := range bound {
-		kept[b.st] = true
-	}
-	r.mu.Lock()
-	r.bound = bound
-	r.outgoing = append(r.outgoing, outgoing{next.generation, slices.DeleteFunc(old, func(b boundPlugin) bool { return kept[b.st] })})
-	r.mu.Unlock()
-	r.releaseOutgoing(ctx, pipe)
-	signal(r.d.urged)
-}
-
-// releaseOutgoing gives back the plugins that no lane works with any more. A
-// lane adopts a deployment between two of its batches, so one whose delivery
-// waits for its sink holds the old plugins for as long.
-func (r *runner) releaseOutgoing(ctx context.Context, pipe *pipeline.Flow) {
-	var done []boundPlugin
-	r.mu.Lock()
-	r.outgoing = slices.DeleteFunc(r.outgoing, func(o outgoing) bool {
-		if !pipe.Adopted(o.until) {
-			return false
-		}
-		done = append(done, o.plugins...)
-		return true
-	})
-	r.mu.Unlock()
-	r.unbind(context.WithoutCancel(ctx), done)
-}
-
-func (r *runner) setBound(b []boundPlugin) {
-	r.mu.Lock()
-	r.bound = b
-	r.mu.Unlock()
-}
-
-func (r *runner) takeBound() []boundPlugin {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	b := r.bound
-	for _, o := range r.outgoing {
-		b = append(b, o.plugins...)
-	}
-	r.bound, r.outgoing = nil, nil
-	return b
-}
-
-// bind makes the stages of a deployment. Plugins that are bound already with
-// the same digest are taken over from have.
-func (r *runner) bind(ctx context.Context, generation uint32, pins []state.Pin, have []boundPlugin) (set pipeline.Set, bound []boundPlugin, err error) {
-	set.Generation = generation
-	var fresh []boundPlugin
-	defer func() {
-		if err != nil {
-			r.unbind(context.WithoutCancel(ctx), fresh)
-		}
-	}()
-	pinned := map[string]state.Pin{}
-	for _, p := range pins {
-		pinned[p.Stage] = p
-	}
-	for i := range r.flow.Stages {
-		s := &r.flow.Stages[i]
-		info := pipeline.StageInfo{ID: s.ID, Otherwise: otherwise(s.Otherwise)}
-		if s.Plugin == nil {
-			b, err := builtin(r.flow, s)
-			if err != nil {
-				return set, nil, err
-			}
-			set.Stages = append(set.Stages, pipeline.BoundStage{Stage: b, StageInfo: info})
-			continue
-		}
-		pin, ok := pinned[s.ID]
-		if !ok {
-			return set, nil, record.Errorf(record.Internal, "stage %s has no pinned digest", s.ID)
-		}
-		info.Plugin, info.Digest = pluginName(s.Plugin.Ref, pin.Version), pin.Digest.String()
-		at := slices.IndexFunc(have, func(b boundPlugin) bool { return b.stage == s.ID && b.info.Digest == info.Digest })
-		var b boundPlugin
-		if at >= 0 {
-			b = have[at]
-		} else {
-			if b, err = r.d.bindPlugin(ctx, r.flow, s, r.uid, info); err != nil {
-				return set, nil, err
-			}
-			fresh = append(fresh, b)
-		}
-		bound = append(bound, b)
-		set.Stages = append(set.Stages, pipeline.BoundStage{Stage: b.st, StageInfo: info})
-	}
-	return set, bound, nil
-}
-
-// bindPlugin makes a plugin's stage. The error is of class config when the
-// plugin is missing or does not take its configuration.
-func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, uid uint64, info pipeline.StageInfo) (b boundPlugin, err error) {
-	b = boundPlugin{stage: s.ID, info: info}
-	if b.lease, err = d.modules.Acquire(ctx, info.Digest); err != nil {
-		return b, record.Errorf(record.Config, "stage %s: plugin %s: %w", s.ID, info.Plugin, err)
-	}
-	cfg := stageConfig(f, s, uid, info, d.log)
-	cfg.OnCount = d.metrics.counted(f.FullName(), s.ID)
-	if b.st, err = b.lease.Module().NewStage(ctx, cfg); err != nil {
-		return b, errors.Join(record.Errorf(record.Config, "%w", err), b.lease.Release(context.WithoutCancel(ctx)))
-	}
-	return b, nil
-}
-
-// unbind closes stages and gives their modules back.
-func (r *runner) unbind(ctx context.Context, bound []boundPlugin) {
-	for _, b := range bound {
-		if err := errors.Join(b.st.Close(ctx), b.lease.Release(ctx)); err != nil {
-			r.log.Warn("close stage", "stage", b.stage, "err", err)
-		}
-	}
-}
-
 // lastEnds are the ends of partitions as last seen.
 func (r *runner) lastEnds() map[record.Partition]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.ends)
-}
-
-func pluginName(ref flow.PluginRef, version string) string {
-	n := ref.Name + "@" + version
-	if ref.Namespace != "" && ref.Namespace != flow.DefaultNamespace {
-		n = ref.Namespace + "/" + n
-	}
-	return n
 }
