@@ -79,6 +79,10 @@ func TestJudge(t *testing.T) {
 		{"out of order", func(c *course) {
 			c.outputs[8].number, c.outputs[8].sum, c.outputs[9].number, c.outputs[9].sum = 9, sum{9}, 8, sum{8}
 		}, "1 out of order"},
+		{"out of order as allowed", func(c *course) {
+			c.outputs[8].number, c.outputs[8].sum, c.outputs[9].number, c.outputs[9].sum = 9, sum{9}, 8, sum{8}
+			c.rules.reordered = 1
+		}, ""},
 		{"altered", func(c *course) { c.outputs[8].sum = sum{99} }, "1 altered"},
 		{"a dropped event arrives", func(c *course) { c.write(3) }, "1 not to arrive"},
 		{"a malformed event arrives", func(c *course) { c.write(6) }, "1 not to arrive"},

@@ -34,6 +34,9 @@ type rules struct {
 	// repeats: any number of outputs may be there twice, and a malformed event
 	// may be filed twice, because the source has events twice.
 	repeats bool
+	// reordered is how many first occurrences may be out of order, because
+	// the broker does not hold its producers to their sequence.
+	reordered int
 }
 
 // verdict is what became of the events.
@@ -47,8 +50,8 @@ type verdict struct {
 	// although they had not arrived by its end.
 	behindMark int
 	// outOfOrder counts first occurrences that came after a later record of
-	// the same partition.
-	outOfOrder int
+	// the same partition, reordered those of them that the rules allow.
+	outOfOrder, reordered int
 	// altered counts outputs that are not what the native stage makes of the
 	// event, unexpected those of events that were not to arrive.
 	altered, unexpected int
@@ -96,7 +99,7 @@ func (v *verdict) String() string {
 		total += n
 	}
 	return fmt.Sprintf("%d in, %d emitted, %d dropped, %d failed of %d malformed, %d lost, %d out of order, %d repeated (at most %d by a life)",
-		v.in, v.emitted, v.dropped, v.failed, v.malformed, v.lost, v.outOfOrder, total, slices.Max(append(v.repeated, 0)))
+		v.in, v.emitted, v.dropped, v.failed, v.malformed, v.lost, v.outOfOrder+v.reordered, total, slices.Max(append(v.repeated, 0)))
 }
 
 // judge compares the events with the outputs, by partition in the order of their offsets, and the failures.
@@ -128,6 +131,9 @@ func judge(events []sent, outputs []output, failures []failure, cuts []cut, r ru
 				break
 			}
 		}
+	}
+	if v.outOfOrder <= r.reordered {
+		v.reordered, v.outOfOrder = v.outOfOrder, 0
 	}
 	if r.repeats {
 		v.twice, v.refiled = 0, 0

@@ -14,6 +14,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	// A change of the programs is a change of this test: its results are not
+	// to be taken from the test cache.
+	_ "github.com/millrace-io/millrace/cmd/internal/devbroker"
+	_ "github.com/millrace-io/millrace/cmd/internal/flowd"
 )
 
 // programs is the folder of the binaries under test.

@@ -48,6 +48,8 @@ func start(t *testing.T, name, log string, argv ...string) *process {
 			p.cmd.Env = append(p.cmd.Env, kv)
 		}
 	}
+	// A program with the race detector would wait a second before it exits.
+	p.cmd.Env = append(p.cmd.Env, "GORACE=atexit_sleep_ms=0")
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.started = time.Now()
 	started := make(chan error, 1) // the one answer

@@ -30,21 +30,31 @@ const (
 	window     = 1000 // records in flight of a partition
 )
 
-// rig is a node and a broker, each a process of its own, in a folder.
+// rig is a node and its brokers, each a process of its own, in a folder.
 type rig struct {
 	t       *testing.T
 	dir     string
 	flowd   string
 	flowctl string
 
-	brokerAddr, nodeAddr string
-	broker, node         *process
-	kafka                *kgo.Client
-	client               *api.Client
-	watched              *watermarks
+	nodeAddr string
+	node     *process
+	client   *api.Client
+	// The source and the output have a broker each, so that one can be in
+	// trouble while the other is not.
+	source, output *broker
+	watched        *watermarks
 }
 
-// newRig starts a broker; the node is started by run. Programs are those with
+// broker is an embedded Kafka.
+type broker struct {
+	*process
+	name   string
+	addr   string
+	client *kgo.Client
+}
+
+// newRig starts the brokers; the node is started by run. Programs are those with
 // the race detector if the test itself has it, unless plain.
 func newRig(t *testing.T, plain bool) *rig {
 	t.Helper()
@@ -55,21 +65,20 @@ func newRig(t *testing.T, plain bool) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, flowd: filepath.Join(bin, "flowd"), flowctl: filepath.Join(bin, "flowctl"), brokerAddr: freeAddr(t), nodeAddr: freeAddr(t)}
+	r := &rig{t: t, flowd: filepath.Join(bin, "flowd"), flowctl: filepath.Join(bin, "flowctl"), nodeAddr: freeAddr(t)}
 	if r.dir, err = os.MkdirTemp("", "faulttest-"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.report)
 	r.client = api.NewClient(r.nodeAddr)
-	r.startBroker()
-	r.kafka = newClient(t, r.brokerAddr)
+	r.source, r.output = r.newBroker("source"), r.newBroker("output")
 	return r
 }
 
 // report looks for what no log may hold, and shows the logs of a test that
 // failed.
 func (r *rig) report() {
-	for _, name := range []string{"node.log", "broker.log"} {
+	for _, name := range []string{"node.log", "source.log", "output.log"} {
 		log := filepath.Join(r.dir, name)
 		b, err := os.ReadFile(log)
 		if err != nil {
@@ -91,15 +100,24 @@ func (r *rig) report() {
 	}
 }
 
-func (r *rig) startBroker() {
+func (r *rig) newBroker(name string) *broker {
 	r.t.Helper()
-	r.broker = start(r.t, "the broker", filepath.Join(r.dir, "broker.log"), r.flowctl, "broker",
-		"--listen", r.brokerAddr, "--dir", filepath.Join(r.dir, "broker"), "--partitions", strconv.Itoa(partitions))
-	cl := newClient(r.t, r.brokerAddr)
+	b := &broker{name: name, addr: freeAddr(r.t)}
+	r.startBroker(b)
+	b.client = newClient(r.t, b.addr)
+	return b
+}
+
+// startBroker starts a life of a broker.
+func (r *rig) startBroker(b *broker) {
+	r.t.Helper()
+	b.process = start(r.t, "the broker of the "+b.name, filepath.Join(r.dir, b.name+".log"), r.flowctl, "broker",
+		"--listen", b.addr, "--dir", filepath.Join(r.dir, b.name), "--partitions", strconv.Itoa(partitions))
+	cl := newClient(r.t, b.addr)
 	defer cl.Close()
-	await(r.t, 20*time.Second, "the broker", func() (bool, string) {
-		if !r.broker.alive() {
-			r.t.Fatalf("the broker ended: %s", r.broker.tail())
+	await(r.t, 20*time.Second, b.process.name, func() (bool, string) {
+		if !b.alive() {
+			r.t.Fatalf("%s ended: %s", b.process.name, b.tail())
 		}
 		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
 		defer cancel()
@@ -184,7 +202,8 @@ func (r *rig) connect(document string) {
 
 func (r *rig) connectKafka() {
 	r.t.Helper()
-	r.connect("connection: v1\nname: main\nkafka: { brokers: [" + r.brokerAddr + "] }\n")
+	r.connect("connection: v1\nname: main\nkafka: { brokers: [" + r.source.addr + "] }\n")
+	r.connect("connection: v1\nname: other\nkafka: { brokers: [" + r.output.addr + "] }\n")
 }
 
 func (r *rig) upload(file string, wasm []byte) *api.Plugin {
@@ -206,11 +225,11 @@ func (r *rig) flow(name string) *api.Flow {
 	return call(r.t, func(ctx context.Context) (*api.Flow, error) { return r.client.Flow(ctx, "", name) })
 }
 
-func (r *rig) makeTopics(names ...string) {
+func (r *rig) makeTopics(b *broker, names ...string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
-	res, err := kadm.NewClient(r.kafka).CreateTopics(ctx, partitions, 1, nil, names...)
+	res, err := kadm.NewClient(b.client).CreateTopics(ctx, partitions, 1, nil, names...)
 	if err == nil {
 		err = res.Error()
 	}
@@ -220,13 +239,13 @@ func (r *rig) makeTopics(names ...string) {
 }
 
 // ends are those of a topic's partitions.
-func (r *rig) ends(topic string) offsets {
+func (r *rig) ends(b *broker, topic string) offsets {
 	r.t.Helper()
 	ends := offsets{}
 	await(r.t, 20*time.Second, "the ends of "+topic, func() (bool, string) {
 		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
 		defer cancel()
-		listed, err := kadm.NewClient(r.kafka).ListEndOffsets(ctx, topic)
+		listed, err := kadm.NewClient(b.client).ListEndOffsets(ctx, topic)
 		if err == nil {
 			err = listed.Error()
 		}
@@ -241,22 +260,22 @@ func (r *rig) ends(topic string) offsets {
 
 // restingEnds are the ends of a topic that is written no more: a broker may
 // still take in what a dead client had sent.
-func (r *rig) restingEnds(topic string) offsets {
+func (r *rig) restingEnds(b *broker, topic string) offsets {
 	r.t.Helper()
-	ends, same := r.ends(topic), 0
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for same < 5 {
-		select {
-		case <-tick.C:
-		case <-r.t.Context().Done():
-			r.t.Fatal(r.t.Context().Err())
+	return r.endsAtRest(b, topic, 50*time.Millisecond)
+}
+
+// endsAtRest waits until nothing was written to a topic for a while.
+func (r *rig) endsAtRest(b *broker, topic string, rest time.Duration) offsets {
+	r.t.Helper()
+	ends, since := r.ends(b, topic), time.Now()
+	await(r.t, 20*time.Second, "the end of writing to "+topic, func() (bool, string) {
+		asked := time.Now()
+		if now := r.ends(b, topic); !maps.Equal(ends, now) {
+			ends, since = now, asked
 		}
-		now := r.ends(topic)
-		if same++; !maps.Equal(ends, now) {
-			ends, same = now, 0
-		}
-	}
+		return time.Since(since) >= rest, fmt.Sprint(ends)
+	})
 	return ends
 }
 
@@ -264,7 +283,7 @@ func (r *rig) restingEnds(topic string) offsets {
 // holds.
 func (r *rig) settled(name, topic string, limit time.Duration) {
 	r.t.Helper()
-	ends := r.ends(topic)
+	ends := r.ends(r.source, topic)
 	await(r.t, limit, "flow "+name+" to settle", func() (bool, string) {
 		f, err := r.client.Flow(r.t.Context(), "", name)
 		if err != nil {
