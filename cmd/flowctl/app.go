@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,7 +84,10 @@ func (a *app) explain(ctx context.Context, err error) *cli.Error {
 	}
 	if e.Code == cli.CodeUnreachable {
 		if _, from, serr := a.serverURL(); serr == nil {
-			e.Next = fmt.Sprintf("start one: `%s run`, or name another with --server or FLOWCTL_SERVER (this address is from %s)", a.flowd, from)
+			e.Next = fmt.Sprintf("start one: `%s run`, or name another with --server", a.flowd)
+			if from != fromFlag && from != fromDefaults {
+				e.Next += fmt.Sprintf(" (this address is from %s)", from)
+			}
 		}
 	}
 	return e
@@ -145,7 +148,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return cli.Usage(a.flagHint(cmd, err), "%s: %v", cmd.CommandPath(), err)
 	})
-	root.PersistentFlags().StringVar(&a.server, "server", "", "URL or host:port of the node (default: the nearest .millrace/node, else "+defaultServer+")")
+	root.PersistentFlags().StringVar(&a.server, "server", "", "host:port or http://host:port of the node (default: the nearest .millrace/node, else "+defaultServer+")")
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", string(cli.Table), "output format: "+cli.FormatList())
 	root.AddCommand(a.commands()...)
 	return root
@@ -235,9 +238,15 @@ func (a *app) args(min, max int, names ...string) cobra.PositionalArgs {
 	}
 }
 
+// Where an address of a node may be found, beside the environment and a file.
+const (
+	fromFlag     = "--server"
+	fromDefaults = "the defaults"
+)
+
 // serverURL is the node's base URL, and where it was found.
 func (a *app) serverURL() (base, from string, err error) {
-	base, from = a.server, "--server"
+	base, from = a.server, fromFlag
 	if base == "" {
 		base, from = a.getenv("FLOWCTL_SERVER"), "FLOWCTL_SERVER"
 	}
@@ -245,16 +254,43 @@ func (a *app) serverURL() (base, from string, err error) {
 		base, from = nodeFile(a.dir)
 	}
 	if base == "" {
-		base, from = defaultServer, "the defaults"
+		base, from = defaultServer, fromDefaults
 	}
-	if !strings.Contains(base, "://") {
-		base = "http://" + base
+	host, next := nodeAddress(base)
+	if next != "" {
+		return "", "", cli.Usage(next, "%s: %q is not the address of a node", from, base)
 	}
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https"}, u.Scheme) || strings.Trim(u.Path, "/") != "" {
-		return "", "", cli.Usage("give host:port or http://host:port", "%s: %q is not the address of a node", from, base)
+	return "http://" + host, from, nil
+}
+
+// nodeAddress is the host and port of host:port or http://host:port, or what
+// to write instead.
+func nodeAddress(s string) (host, next string) {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		scheme, rest = "http", s
 	}
-	return u.Scheme + "://" + u.Host, from, nil
+	u, err := url.Parse("http://" + rest)
+	switch {
+	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+		return "", "give host:port or http://host:port"
+	case scheme != "http" && scheme != "https":
+		return "", "give host:port or http://host:port"
+	}
+	host = u.Host
+	if u.Port() == "" {
+		host = strings.TrimSuffix(host, ":") + ":7070"
+	}
+	switch {
+	case scheme == "https":
+		return "", "a node has no TLS yet: write http://" + host
+	case u.Port() == "":
+		return "", "add the port: " + host
+	}
+	if port, err := strconv.Atoi(u.Port()); err != nil || port < 1 || port > 65535 {
+		return "", "a port is a number from 1 to 65535"
+	}
+	return host, ""
 }
 
 // nodeFile is the content of the nearest .millrace/node upward, and its path.

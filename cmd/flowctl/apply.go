@@ -143,7 +143,10 @@ func appliedFlow(plan *api.FlowPlan) applied {
 // application is everything that is sent to a node.
 type application struct {
 	connections []*api.PutConnection
-	flows       []*api.PutFlow
+	// warnings are those of the connections, in their order; flows get
+	// theirs from the node.
+	warnings [][]api.Problem
+	flows    []*api.PutFlow
 	// docs are the flows' documents, in the order of flows.
 	docs []loaded
 }
@@ -179,6 +182,7 @@ func (a *app) prepareApply(b *bundle, vars map[string]string) (*application, err
 		problems = append(problems, resolver.lenient(found)...)
 		if d.Connection != nil {
 			p.connections = append(p.connections, &api.PutConnection{Document: string(d.Source), File: d.File, Env: env})
+			p.warnings = append(p.warnings, rendered(found))
 			continue
 		}
 		p.flows = append(p.flows, &api.PutFlow{Document: string(d.Source), File: d.File, Env: env, Vars: in.Vars})
@@ -229,14 +233,14 @@ func (a *app) uploadLocal(ctx context.Context, node api.Backend, p *application)
 // of those before.
 func (p *application) put(ctx context.Context, node api.Backend, dryRun bool) ([]applied, error) {
 	var results []applied
-	for _, c := range p.connections {
+	for i, c := range p.connections {
 		req := *c
 		req.DryRun = dryRun
 		plan, err := node.PutConnection(ctx, &req)
 		if err != nil {
 			return results, err
 		}
-		results = append(results, applied{Kind: flow.KindConnection, Name: plan.Name, Action: plan.Action, DryRun: dryRun})
+		results = append(results, applied{Kind: flow.KindConnection, Name: plan.Name, Action: plan.Action, DryRun: dryRun, warnings: p.warnings[i]})
 	}
 	for i, f := range p.flows {
 		req := *f
@@ -272,18 +276,25 @@ func (d loaded) shift(problems []api.Problem) []api.Problem {
 	if d.Line <= 1 {
 		return problems
 	}
-	lines := strings.Split(string(d.Source), "\n")
 	out := slices.Clone(problems)
 	for i := range out {
 		p := &out[i]
-		if p.Line < 1 || p.Line > len(lines) {
+		if p.Line < 1 {
 			continue
 		}
 		moved := flow.Problem{Code: flow.Code(p.Code), Level: flow.Level(p.Level), File: p.File, Line: p.Line + d.Line - 1, Column: p.Column, EndColumn: p.Column + carets(p.Rendered),
-			Source: lines[p.Line-1], Message: p.Message, Help: p.Help}
+			Source: sourceLine(p.Rendered), Message: p.Message, Help: p.Help}
 		p.Line, p.Rendered = moved.Line, moved.Render()
 	}
 	return out
+}
+
+// sourceLine is the line in a rendered problem, as far as it may be shown.
+func sourceLine(rendered string) string {
+	_, rest, _ := strings.Cut(rendered, "\n")
+	line, _, _ := strings.Cut(rest, "\n")
+	_, source, _ := strings.Cut(line, " | ")
+	return source
 }
 
 // carets is how many characters are marked in a rendered problem.

@@ -36,6 +36,44 @@ func TestFlow(t *testing.T) {
 	h.golden("flow")
 }
 
+func TestFlowFigures(t *testing.T) {
+	for nanos, want := range map[float64]string{1_500: "1.5 µs", 999_900: "999.9 µs", 1_000_000: "1000.0 µs", 2_340_000: "2.3 ms"} {
+		if got := perRecord(nanos); got != want {
+			t.Errorf("%v ns: got %q, want %q", nanos, got, want)
+		}
+	}
+	for inFlight, want := range []string{"records of other partitions wait", "1 record waits", "2 records wait"} {
+		if got := pausedNote(inFlight); !strings.Contains(got, want) {
+			t.Errorf("%d in flight: got %q", inFlight, got)
+		}
+	}
+}
+
+func TestNodeAddress(t *testing.T) {
+	for _, c := range []struct{ in, host, next string }{
+		{"127.0.0.1:7070", "127.0.0.1:7070", ""},
+		{"http://node:80/", "node:80", ""},
+		{"[::1]:7070", "[::1]:7070", ""},
+		{"node", "", "add the port: node:7070"},
+		{"http://node", "", "add the port: node:7070"},
+		{"node:", "", "add the port: node:7070"},
+		{"[::1]", "", "add the port: [::1]:7070"},
+		{"node:0", "", "a port is a number from 1 to 65535"},
+		{"node:65536", "", "a port is a number from 1 to 65535"},
+		{"https://node", "", "a node has no TLS yet: write http://node:7070"},
+		{"https://node:7070", "", "a node has no TLS yet: write http://node:7070"},
+		{"ftp://node:21", "", "give host:port or http://host:port"},
+		{"http://user:pw@node:7070", "", "give host:port or http://host:port"},
+		{"node:7070/v1", "", "give host:port or http://host:port"},
+		{"node:x", "", "give host:port or http://host:port"},
+		{"", "", "give host:port or http://host:port"},
+	} {
+		if host, next := nodeAddress(c.in); host != c.host || next != c.next {
+			t.Errorf("%q: got %q, %q", c.in, host, next)
+		}
+	}
+}
+
 func TestQueue(t *testing.T) {
 	h := newHarness(t)
 	h.do("queue", "list")
@@ -158,6 +196,11 @@ func TestLint(t *testing.T) {
 	h.do("lint", "registry.yaml", "main.yaml", "-o", "json")
 	h.do("lint", "bad.yaml", "main.yaml")
 	h.do("lint", "bad.yaml", "-o", "name")
+	h.write("with.yaml", strings.Replace(upperFlow, "./upper.wasm\n", "./upper.wasm\n    with: { currency: CNY }\n", 1))
+	h.do("lint", "with.yaml", "main.yaml")
+	h.write("secret.yaml", "connection: v1\nname: partner\nhttp: { base: https://partner.example, headers: { Authorization: Bearer hunter2 } }\n")
+	h.do("lint", "secret.yaml")
+	h.do("apply", "-f", "secret.yaml", "--dry-run")
 	h.write("broken.yaml", upperFlow)
 	h.write("upper.wasm", "\x00asm\x01\x00\x00\x00")
 	h.do("lint", "broken.yaml", "main.yaml")
@@ -174,6 +217,14 @@ func TestDeploy(t *testing.T) {
 	h.do("deploy", "upper.wasm", "--source", "kafka://127.0.0.1:9092/in", "--sink", "kafka://127.0.0.1:9092/out")
 	h.do("deploy", "upper.wasm", "--source", "kafka://main/in", "--sink", "https://partner.example/v2", "--name", "acme/shout")
 	h.note("its document:\n%s", h.node.flows["acme/shout"].Document)
+	h.note("the same again, and something else under its name")
+	h.do("deploy", "upper.wasm", "--source", "kafka://main/in", "--sink", "https://partner.example/v2", "--name", "acme/shout")
+	puts := len(h.node.puts)
+	h.do("deploy", "upper.wasm", "--source", "kafka://main/in", "--sink", "https://partner.example/v3", "--name", "acme/shout")
+	h.do("deploy", "upper.wasm", "--source", "kafka://main/in", "--sink", "https://partner.example/v3", "--name", "acme/shout", "--dry-run")
+	if len(h.node.puts) != puts {
+		t.Error("a flow that was there was replaced")
+	}
 	h.node.flows["default/orders"].Stages[0].Plugin = "upper@0.9.0"
 	h.do("deploy", "upper.wasm", "--dry-run")
 	h.do("deploy", "upper.wasm")

@@ -45,7 +45,7 @@ func (a *app) deployCommand() *cobra.Command {
 			"running flows switch between two batches, without a stop. Name and version come from the\n" +
 			"plugin's manifest, else from the file's name and digest. --dry-run stores the file too,\n" +
 			"since the node plans with it, and changes no stage. With --source and --sink it makes a flow\n" +
-			"of the one plugin.",
+			"of the one plugin; a flow of that name that is there already is not replaced.",
 		Example: a.example("deploy order-mask.wasm", "deploy order-mask.wasm --flow orders --stage mask", "deploy order-mask.wasm --dry-run",
 			"deploy upper.wasm --source kafka://127.0.0.1:9092/in --sink kafka://127.0.0.1:9092/out"),
 		Args: a.args(1, 1, "PLUGIN.wasm"),
@@ -288,7 +288,8 @@ func planGrid(w io.Writer, d *api.Deployment) error {
 	return cli.Grid(w, []string{"FLOW", "STAGE", "OLD", "NEW", "STATE"}, rows)
 }
 
-// deployFlow makes or changes the flow of the one plugin.
+// deployFlow makes the flow of the one plugin. One that is there already gets
+// the plugin's new bytes if its document is the same, and is refused otherwise.
 func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o deployOptions) (*api.FlowPlan, error) {
 	project, name := flow.DefaultProject, p.Name
 	if o.name != "" {
@@ -308,6 +309,16 @@ func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o
 	}
 	fmt.Fprintf(&doc, "source: %s\nstages:\n  - map: ./%s\n  - push: %s\n", strconv.Quote(o.source), file, strconv.Quote(o.sink))
 	req := &api.PutFlow{Document: doc.String(), File: name + ".yaml", Files: map[string]string{"./" + file: p.Digest}, DryRun: true}
+	present, err := node.Flow(ctx, project, name)
+	switch {
+	case err == nil && present.Document != req.Document:
+		return nil, &cli.Error{Exit: cli.ExitFailed, Code: api.CodeConflict, Detail: fmt.Sprintf("there is a flow %s already", flowName(present)),
+			Next: "deploy without --source and --sink to swap its plugin, or give another --name"}
+	case err == nil:
+		req.IfMatch = present.Revision
+	case cli.AsError(err).Code != api.CodeNotFound:
+		return nil, err
+	}
 	plan, err := node.PutFlow(ctx, req)
 	if err != nil || o.dryRun {
 		return plan, err

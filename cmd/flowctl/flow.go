@@ -126,7 +126,7 @@ func stageGrid(w io.Writer, stages []api.Stage) error {
 	for _, s := range stages {
 		each := ""
 		if s.Records > 0 && s.Nanos > 0 {
-			each = fmt.Sprintf("%.1f µs", float64(s.Nanos)/float64(s.Records)/1e3)
+			each = perRecord(float64(s.Nanos) / float64(s.Records))
 		}
 		rows = append(rows, []string{s.ID, s.Describe, s.Plugin, cli.Digest(s.Digest), s.Otherwise,
 			strconv.FormatInt(s.Records, 10), strconv.FormatInt(s.Drops, 10), strconv.FormatInt(s.Failures, 10), each})
@@ -134,12 +134,31 @@ func stageGrid(w io.Writer, stages []api.Stage) error {
 	return cli.Grid(w, []string{"STAGE", "WHAT", "PLUGIN", "DIGEST", "OTHERWISE", "RECORDS", "DROPPED", "FAILED", "PER RECORD"}, rows)
 }
 
+func perRecord(nanos float64) string {
+	if nanos > 1e6 {
+		return fmt.Sprintf("%.1f ms", nanos/1e6)
+	}
+	return fmt.Sprintf("%.1f µs", nanos/1e3)
+}
+
+// pausedNote is why a partition is not fetched from. With nothing in flight it
+// waits for memory that other partitions hold.
+func pausedNote(inFlight int) string {
+	switch inFlight {
+	case 0:
+		return "fetching paused: records of other partitions wait for their delivery"
+	case 1:
+		return "fetching paused: 1 record waits for the delivery"
+	}
+	return fmt.Sprintf("fetching paused: %d records wait for the delivery", inFlight)
+}
+
 func partitionGrid(w io.Writer, format cli.Format, partitions []api.Partition) error {
 	var rows [][]string
 	for _, p := range partitions {
 		note := p.Problem
 		if note == "" && p.Paused {
-			note = "window full"
+			note = pausedNote(p.InFlight)
 		}
 		owner := p.Owner
 		if format != cli.Wide {

@@ -58,7 +58,7 @@ func newMemory() *memory {
 		},
 		Partitions: []api.Partition{
 			{Topic: "orders", Partition: 0, Slot: 0, Owner: "1", Epoch: 7, Committed: 500, Position: 506, End: 512, Lag: 12, InFlight: 6},
-			{Topic: "orders", Partition: 1, Slot: 1, Owner: "1", Epoch: 7, Committed: 488, Position: 488, End: -1, Lag: -1, Paused: true},
+			{Topic: "orders", Partition: 1, Slot: 1, Owner: "1", Epoch: 7, Committed: 488, Position: 488, End: -1, Lag: -1, InFlight: 12, Paused: true},
 		},
 		Queue:   api.Queue{Entries: 3, Bytes: 2048, MaxEntries: 100_000, MaxBytes: 1 << 30},
 		Figures: &api.Figures{Since: ago(time.Hour), In: 1000, Emitted: 957, Dropped: 40, Failed: 3},

@@ -48,8 +48,16 @@ func (a *app) runCommand() *cobra.Command {
 			"Records come from STDIN, one a line, and go to STDOUT; the counts go to STDERR. In a flow\n" +
 			"that is what `source: {stream: {}}` and `push: {stream: {}}` mean; other sources and\n" +
 			"deliveries are real. Connections are looked for in the flow's file and those of -f. The\n" +
-			"exit code is 4 if a record failed.",
+			"exit code is 4 if a record failed.\n\n" +
+			"With --envelope each line, on STDIN and on STDOUT, is one whole record as a JSON object:\n" +
+			"  {\"key\":\"k\",\"value\":\"v\",\"headers\":[{\"key\":\"a\",\"value\":\"1\"}],\"topic\":\"t\",\"partition\":0,\"offset\":7,\"timestamp\":1764547200000}\n" +
+			"A missing key or value is null, a missing timestamp is now; topic, partition and offset are\n" +
+			"not read; an unknown field ends the run. Bytes that are not UTF-8 are {\"base64\":\"...\"}; a\n" +
+			"value that is no string is taken as its JSON text. A plugin that exports stage_batch gets\n" +
+			"the record of it; a program of lines that is run alone gets the whole object on its STDIN,\n" +
+			"and writes such objects.",
 		Example: a.example("run upper.wasm < records.txt", "run order-mask.wasm --with '{\"fields\":[\"email\"]}' --in orders.ndjson --out masked.ndjson",
+			"run upper.wasm --envelope < envelopes.ndjson",
 			"run flow.yaml --failures failures.ndjson < orders.ndjson"),
 		Args: a.args(1, 1, "PLUGIN.wasm or FLOW.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runLocal(cmd, args[0], o) },

@@ -252,6 +252,29 @@ func TestDecodeTooManyEmissions(t *testing.T) {
 	}
 }
 
+func TestDecodeBounds(t *testing.T) {
+	records := sampleRecords()[:1]
+	answers := []Answer{
+		{ID: 0, Headers: []record.Header{{Key: "a"}, {Key: "b"}}, Value: []byte("v")},
+		{ID: 0, Headers: []record.Header{{Key: "c"}}, Value: []byte("v")},
+	}
+	frame := AppendResult(nil, 7, 0, answers)
+	for _, c := range []struct {
+		emits, headers int
+		want           string
+	}{{0, 0, ""}, {2, 3, ""}, {1, 0, "more than 1 emissions"}, {0, 2, "more than 2 headers"}} {
+		d := Decoder{MaxEmits: c.emits, MaxHeaders: c.headers}
+		var out record.Results
+		err := d.Decode(frame, 7, records, 0, &out)
+		switch {
+		case c.want == "" && (err != nil || len(out.Emits) != 2):
+			t.Errorf("%+v: got %v, %d emits", c, err, len(out.Emits))
+		case c.want != "" && (err == nil || record.AsError(err).Class != record.TooLarge || !strings.Contains(err.Error(), c.want) || len(out.Emits) != 0):
+			t.Errorf("%+v: got %v, %d emits", c, err, len(out.Emits))
+		}
+	}
+}
+
 func TestDecodeMessageIsBounded(t *testing.T) {
 	frame := AppendResult(nil, 1, 0, []Answer{{Outcome: Fail, Message: strings.Repeat("é", maxMessage)}})
 	var d Decoder

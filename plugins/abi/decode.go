@@ -27,6 +27,10 @@ type Output struct {
 type Decoder struct {
 	// Outputs the guest may emit to; empty means the default one alone.
 	Outputs []Output
+	// MaxEmits and MaxHeaders bound the emissions of a frame and the headers
+	// in them, which take more memory decoded than in the frame; 0 means no
+	// bound. A frame that exceeds one is an error of class too_large.
+	MaxEmits, MaxHeaders int
 
 	answers []answered
 }
@@ -50,7 +54,8 @@ type answered struct {
 // come without a Replay.
 //
 // An error is a *record.Error of class protocol that says which rule the guest
-// broke and for which record; out is then as it was before.
+// broke and for which record, or of class too_large for a frame beyond
+// MaxEmits or MaxHeaders; out is then as it was before.
 func (d *Decoder) Decode(frame []byte, batchID uint64, records []record.Record, base int, out *record.Results) error {
 	t, err := d.check(frame, batchID, records)
 	if err != nil {
@@ -254,6 +259,9 @@ func (d *Decoder) check(frame []byte, batchID uint64, records []record.Record) (
 		case Emit:
 			a.emits++
 			t.emits++
+			if d.MaxEmits > 0 && t.emits > d.MaxEmits {
+				return t, record.Errorf(record.TooLarge, "the result has more than %d emissions", d.MaxEmits)
+			}
 			if err := d.checkEmit(frame, p, b, n, id, &t); err != nil {
 				return t, err
 			}
@@ -307,7 +315,9 @@ func (d *Decoder) checkEmit(frame []byte, p int, b *[RecordSize]byte, n int, id 
 		if len(h) != 0 {
 			return protocolErrorf("answer %d to record %d: %d headers leave %d of %d bytes over", n, id, numHeaders, len(h), headersLen)
 		}
-		t.headers += int(numHeaders)
+		if t.headers += int(numHeaders); d.MaxHeaders > 0 && t.headers > d.MaxHeaders {
+			return record.Errorf(record.TooLarge, "the result has more than %d headers", d.MaxHeaders)
+		}
 	}
 	t.bytes += int(keyLen) + int(valueLen) + int(headersLen)
 	if to := int32(le.Uint32(b[recPartition:])); to < -1 {

@@ -292,13 +292,22 @@ func (d *decoder) heapType() {
 }
 
 // constExpr reads a constant expression up to its end.
-func (r *reader) constExpr() *RefusedError {
+func (m *Module) constExpr(r *reader) *RefusedError {
 	d := newDecoder(r.b, r.pos, r.end)
 	var in instr
 	for d.next(&in) {
 		switch in.op {
 		case opI32Const, opI64Const, opF32Const, opF64Const, opV128Const,
-			opGlobalGet, opRefNull, opRefFunc, opEnd:
+			opRefNull, opEnd:
+		case opGlobalGet:
+			if int64(in.x) >= int64(len(m.globals)) {
+				return invalidIndex(in.imm, "a constant expression reads global %d of %d", in.x, len(m.globals))
+			}
+		case opRefFunc:
+			if int64(in.x) >= int64(len(m.funcTypes)) {
+				return invalidIndex(in.imm, "a constant expression refers to function %d of %d", in.x, len(m.funcTypes))
+			}
+			m.noteReference(in.imm, in.x)
 		case 0x6a, 0x6b, 0x6c, 0x7c, 0x7d, 0x7e:
 			return unsupported(in.start, propExtendedCons, "arithmetic in a constant expression")
 		default:

@@ -7,7 +7,13 @@ import "strconv"
 // belongs; all others are copied byte for byte.
 type edits struct {
 	payload [numSections][]byte
+
+	// newCode: the code is another, so that custom sections that refer to
+	// places in it are left out.
+	newCode bool
 }
+
+func (e *edits) drops(s *section) bool { return s.drop || e.newCode && s.placesInCode }
 
 func (e *edits) empty() bool {
 	for _, p := range e.payload {
@@ -21,8 +27,8 @@ func (e *edits) empty() bool {
 // encode writes the module with the edits. Without any it returns the input.
 func (m *Module) encode(e *edits) ([]byte, error) {
 	copied := e.empty()
-	for _, s := range m.sections {
-		copied = copied && !s.drop
+	for i := range m.sections {
+		copied = copied && !e.drops(&m.sections[i])
 	}
 	if copied {
 		return m.wasm, nil
@@ -60,7 +66,7 @@ func (m *Module) encode(e *edits) ([]byte, error) {
 			pending(sectionRank[s.id])
 		}
 		switch {
-		case s.drop:
+		case e.drops(&s):
 		case s.id != secCustom && e.payload[s.id] != nil:
 			out = appendSection(out, s.id, e.payload[s.id])
 		default:
@@ -108,24 +114,50 @@ func extendVector(content []byte, items []byte, added int) []byte {
 	return append(out, items...)
 }
 
+// newExports gathers what is appended to the export section.
+type newExports struct {
+	taken map[string]struct{}
+
+	// content is the export section before the additions; nil if there is
+	// none.
+	content []byte
+	items   []byte
+	added   int
+}
+
+func (m *Module) newExports() *newExports {
+	x := &newExports{content: m.payloadOf(secExport), taken: make(map[string]struct{}, len(m.facts.Exports))}
+	for _, e := range m.facts.Exports {
+		x.taken[e.Name] = struct{}{}
+	}
+	return x
+}
+
+// global exports a global under name, or a longer one if it is taken, and
+// returns the name.
+func (x *newExports) global(name string, index uint32) string {
+	name = freeName(name, x.taken)
+	x.items = appendName(x.items, name)
+	x.items = append(x.items, byte(KindGlobal))
+	x.items = appendUvarint(x.items, index)
+	x.added++
+	return name
+}
+
 // exportMutableGlobals lists the mutable globals with the names they have or
-// get, and returns the new export section, or nil if none is needed.
-func (m *Module) exportMutableGlobals() ([]Global, []byte) {
+// get, and adds the latter to x.
+func (m *Module) exportMutableGlobals(x *newExports) []Global {
 	f := &m.facts
 	if f.MutableGlobals == 0 {
-		return nil, nil
+		return nil
 	}
 	names := make(map[uint32]string)
-	taken := make(map[string]struct{}, len(f.Exports))
 	for _, e := range f.Exports {
-		taken[e.Name] = struct{}{}
 		if _, ok := names[e.Index]; !ok && e.Kind == KindGlobal {
 			names[e.Index] = e.Name
 		}
 	}
 	globals := make([]Global, 0, f.MutableGlobals)
-	var items []byte
-	added := 0
 	for i, g := range m.globals {
 		if !g.mutable {
 			continue
@@ -133,18 +165,36 @@ func (m *Module) exportMutableGlobals() ([]Global, []byte) {
 		index := uint32(i)
 		name, ok := names[index]
 		if !ok {
-			name = freeName("millrace:g"+strconv.Itoa(i), taken)
-			items = appendName(items, name)
-			items = append(items, byte(KindGlobal))
-			items = appendUvarint(items, index)
-			added++
+			name = x.global("millrace:g"+strconv.Itoa(i), index)
 		}
 		globals = append(globals, Global{Export: name, Index: index, Type: g.typ, Imported: g.imported})
 	}
-	if added == 0 {
-		return globals, nil
+	return globals
+}
+
+// boundedTables returns the content of the table section with no maximum above
+// limit, or nil if that is so already.
+func (m *Module) boundedTables(limit uint32) []byte {
+	n, changed := uint32(0), false
+	var items []byte
+	for _, t := range m.facts.Tables {
+		if t.Imported {
+			continue
+		}
+		n++
+		hi := max(limit, t.Min)
+		if t.HasMax && t.Max <= hi {
+			hi = t.Max
+		} else {
+			changed = true
+		}
+		items = append(items, byte(t.Type), 1)
+		items = appendUvarint(appendUvarint(items, t.Min), hi)
 	}
-	return globals, extendVector(m.payloadOf(secExport), items, added)
+	if !changed {
+		return nil
+	}
+	return append(appendUvarint(nil, n), items...)
 }
 
 // freeName returns name, lengthened until it is not taken.

@@ -74,13 +74,22 @@ func (e *RefusedError) Error() string {
 	return b.String()
 }
 
-const adviceRebuild = "the file is damaged or cut short; build or upload it again"
+const (
+	adviceRebuild = "the file is damaged or cut short; build or upload it again"
+	adviceInvalid = "its toolchain made an invalid module, or the file is damaged; build it again"
+)
 
 func malformed(off int, format string, args ...any) *RefusedError {
 	return &RefusedError{
 		Kind: Malformed, Offset: int64(off), Func: -1,
 		Reason: fmt.Sprintf(format, args...), Advice: adviceRebuild,
 	}
+}
+
+func invalidIndex(off int, format string, args ...any) *RefusedError {
+	e := malformed(off, format, args...)
+	e.Advice = adviceInvalid
+	return e
 }
 
 // unsupported reports the use of a proposal; what names the construct.

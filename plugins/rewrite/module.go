@@ -43,8 +43,9 @@ type section struct {
 	id               byte
 	start, body, end int
 
-	// drop marks a custom section that is not written again.
-	drop bool
+	// drop marks a custom section that is not written again, placesInCode
+	// one that is not written again when the code changes.
+	drop, placesInCode bool
 }
 
 // span is a part of the module.
@@ -75,6 +76,8 @@ type Module struct {
 	// bodies holds the bodies of the functions that are not imported: locals
 	// and instructions, without the size before them.
 	bodies []span
+	// references are in the order of their offsets.
+	references []reference
 
 	// memoryOffset is where the memory is declared or imported.
 	memoryOffset int
@@ -208,7 +211,8 @@ func (m *Module) section(s *section, r *reader) *RefusedError {
 		return m.exportSection(r)
 	case secStart:
 		m.facts.HasStart = true
-		return m.funcIndex(r, "the start function")
+		_, err := m.funcIndex(r, "the start function")
+		return err
 	case secElement:
 		return m.elementSection(r)
 	case secCode:
@@ -251,16 +255,26 @@ func (m *Module) finish() error {
 	return nil
 }
 
-func (m *Module) funcIndex(r *reader, what string) *RefusedError {
+func (m *Module) funcIndex(r *reader, what string) (uint32, *RefusedError) {
 	at := r.pos
 	i, err := r.u32(what)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if int64(i) >= int64(len(m.funcTypes)) {
-		return malformed(at, "%s is function %d of %d", what, i, len(m.funcTypes))
+		return 0, malformed(at, "%s is function %d of %d", what, i, len(m.funcTypes))
 	}
-	return nil
+	return i, nil
+}
+
+// reference is a place outside of function bodies that makes a reference to
+// an imported function: the offset of its index, and the index.
+type reference struct{ at, fn uint32 }
+
+func (m *Module) noteReference(at int, fn uint32) {
+	if int64(fn) < int64(m.facts.ImportedFunctions) {
+		m.references = append(m.references, reference{uint32(at), fn})
+	}
 }
 
 // signatureOf returns the text of a function type, made once for each type.

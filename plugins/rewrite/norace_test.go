@@ -2,4 +2,7 @@
 
 package rewrite_test
 
-const defaultSpec = "v1,v2"
+const (
+	defaultSpec = "v1,v2"
+	defaultFuel = true
+)

@@ -7,30 +7,53 @@ import "fmt"
 type opcode uint16
 
 const (
-	opUnreachable opcode = 0x00
-	opBlock       opcode = 0x02
-	opLoop        opcode = 0x03
-	opIf          opcode = 0x04
-	opElse        opcode = 0x05
-	opEnd         opcode = 0x0b
-	opBrTable     opcode = 0x0e
-	opGlobalGet   opcode = 0x23
-	opTableSet    opcode = 0x26
-	opMemoryGrow  opcode = 0x40
-	opI32Const    opcode = 0x41
-	opI64Const    opcode = 0x42
-	opF32Const    opcode = 0x43
-	opF64Const    opcode = 0x44
-	opRefNull     opcode = 0xd0
-	opRefFunc     opcode = 0xd2
-	opMemoryInit  opcode = 0xfc08
-	opDataDrop    opcode = 0xfc09
-	opTableInit   opcode = 0xfc0c
-	opElemDrop    opcode = 0xfc0d
-	opTableCopy   opcode = 0xfc0e
-	opTableGrow   opcode = 0xfc0f
-	opTableFill   opcode = 0xfc11
-	opV128Const   opcode = 0xfd0c
+	opUnreachable   opcode = 0x00
+	opBlock         opcode = 0x02
+	opLoop          opcode = 0x03
+	opIf            opcode = 0x04
+	opElse          opcode = 0x05
+	opEnd           opcode = 0x0b
+	opBrTable       opcode = 0x0e
+	opCall          opcode = 0x10
+	opCallIndirect  opcode = 0x11
+	opSelect        opcode = 0x1b
+	opLocalGet      opcode = 0x20
+	opLocalSet      opcode = 0x21
+	opLocalTee      opcode = 0x22
+	opGlobalGet     opcode = 0x23
+	opGlobalSet     opcode = 0x24
+	opTableSet      opcode = 0x26
+	opMemoryGrow    opcode = 0x40
+	opI32Const      opcode = 0x41
+	opI64Const      opcode = 0x42
+	opF32Const      opcode = 0x43
+	opF64Const      opcode = 0x44
+	opI32GtU        opcode = 0x4b
+	opI64LtS        opcode = 0x53
+	opI32ShrU       opcode = 0x76
+	opI64Add        opcode = 0x7c
+	opI64Sub        opcode = 0x7d
+	opI64Shl        opcode = 0x86
+	opI64ExtendI32U opcode = 0xad
+	opRefNull       opcode = 0xd0
+	opRefFunc       opcode = 0xd2
+	opMemoryInit    opcode = 0xfc08
+	opDataDrop      opcode = 0xfc09
+	opMemoryCopy    opcode = 0xfc0a
+	opMemoryFill    opcode = 0xfc0b
+	opTableInit     opcode = 0xfc0c
+	opElemDrop      opcode = 0xfc0d
+	opTableCopy     opcode = 0xfc0e
+	opTableGrow     opcode = 0xfc0f
+	opTableFill     opcode = 0xfc11
+	opV128Const     opcode = 0xfd0c
+)
+
+// blockVoid is the type of a block that takes and leaves nothing, formFunc
+// the mark of a function type.
+const (
+	blockVoid opcode = 0x40
+	formFunc  byte   = 0x60
 )
 
 const (

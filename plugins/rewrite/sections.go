@@ -1,6 +1,9 @@
 package rewrite
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 func (m *Module) customSection(s *section, r *reader) *RefusedError {
 	name, err := r.name("the name of a custom section")
@@ -14,11 +17,27 @@ func (m *Module) customSection(s *section, r *reader) *RefusedError {
 		_, seen := m.Custom("name")
 		s.drop = seen || !validNames(*r)
 	}
+	s.placesInCode = namesPlacesInCode(string(name))
 	m.facts.CustomSections = append(m.facts.CustomSections, CustomSection{
 		Name: string(name), Offset: r.pos, Size: r.left(),
 	})
 	r.pos = r.end
 	return nil
+}
+
+// namesPlacesInCode reports whether the custom section of that name refers to
+// byte offsets in code, so that it is wrong once the code has changed.
+func namesPlacesInCode(name string) bool {
+	switch name {
+	case "sourceMappingURL", "external_debug_info":
+		return true
+	}
+	for _, prefix := range []string{".debug_", "reloc.", "metadata.code."} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // validNames reports whether the content of a name section is sound. wazero
@@ -86,7 +105,7 @@ func (m *Module) typeSection(r *reader) *RefusedError {
 			return err
 		}
 		switch form {
-		case 0x60:
+		case formFunc:
 		case 0x4e, 0x4f, 0x50, 0x5e, 0x5f:
 			return unsupported(at, propGC, fmt.Sprintf("type form %#02x", form))
 		case 0x5d:
@@ -351,7 +370,7 @@ func (m *Module) globalSection(r *reader) *RefusedError {
 		if _, err := m.global(r, false); err != nil {
 			return err
 		}
-		if err := r.constExpr(); err != nil {
+		if err := m.constExpr(r); err != nil {
 			return err
 		}
 	}

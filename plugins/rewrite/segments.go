@@ -43,7 +43,7 @@ func (m *Module) element(r *reader) (int, *RefusedError) {
 		}
 	}
 	if active {
-		if err := r.constExpr(); err != nil {
+		if err := m.constExpr(r); err != nil {
 			return 0, err
 		}
 	}
@@ -64,13 +64,17 @@ func (m *Module) element(r *reader) (int, *RefusedError) {
 	if exprs {
 		n, err := r.count("elements", 2)
 		for i := 0; i < n && err == nil; i++ {
-			err = r.constExpr()
+			err = m.constExpr(r)
 		}
 		return n, err
 	}
 	n, err := r.count("elements", 1)
 	for i := 0; i < n && err == nil; i++ {
-		err = m.funcIndex(r, "an element")
+		at := r.pos
+		var fn uint32
+		if fn, err = m.funcIndex(r, "an element"); err == nil {
+			m.noteReference(at, fn)
+		}
 	}
 	return n, err
 }
@@ -105,7 +109,7 @@ func (m *Module) dataSection(r *reader) *RefusedError {
 			}
 		}
 		if form != 1 {
-			if err := r.constExpr(); err != nil {
+			if err := m.constExpr(r); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 
 var (
 	specFlag   = flag.String("spec", defaultSpec, "releases of the WebAssembly spec tests to run (v1, v2, or v1,v2)")
+	fuelFlag   = flag.Bool("fuel", defaultFuel, "run the spec tests with fuel as well")
 	engineFlag = flag.String("engine", "interpreter", "wazero engine for the spec tests (interpreter, or default: the compiler where there is one)")
 )
 
@@ -116,8 +118,13 @@ func (v specValue) words(t *testing.T) (words []uint64, ok bool) {
 type side struct {
 	rt      wazero.Runtime
 	rewrite bool
+	opt     rewrite.Options
 	named   map[string]api.Module
 	last    api.Module
+
+	// functions counts those of a module before it was rewritten, by the name
+	// in stack traces.
+	functions map[string]int
 }
 
 // outcome is what a command did, made to be compared.
@@ -167,14 +174,23 @@ func (o *outcome) add(types []api.ValueType, values []uint64) {
 var errRefused = errors.New("refused by the rewriter")
 
 func (s *side) load(ctx context.Context, wasm []byte, as string) (api.Module, error) {
+	functions := -1
 	if s.rewrite {
-		res, err := rewrite.Rewrite(wasm, rewrite.Options{})
+		res, err := rewrite.Rewrite(wasm, s.opt)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errRefused, err)
 		}
 		wasm = res.Wasm
+		functions = res.Facts.Functions + res.Facts.ImportedFunctions
 	}
-	return s.rt.InstantiateWithConfig(ctx, wasm, wazero.NewModuleConfig().WithName(as))
+	compiled, err := s.rt.CompileModule(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	if functions >= 0 {
+		s.functions[compiled.Name()] = functions
+	}
+	return s.rt.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName(as))
 }
 
 func (s *side) act(ctx context.Context, t *testing.T, a specAction) (o outcome) {
@@ -204,10 +220,28 @@ func (s *side) act(ctx context.Context, t *testing.T, a specAction) (o outcome) 
 	}
 	results, err := f.Call(ctx, args...)
 	if err != nil {
-		return outcome{err: err.Error()}
+		return outcome{err: s.withoutShims(err.Error())}
 	}
 	o.add(f.Definition().ResultTypes(), results)
 	return o
+}
+
+var addedFrame = regexp.MustCompile(`\n\t([^\n]*)\.\$(\d+)\([^\n]*`)
+
+// withoutShims removes from a stack trace the functions that the rewriter
+// added, which pass a call on to an imported one.
+func (s *side) withoutShims(trace string) string {
+	if !s.opt.Fuel {
+		return trace
+	}
+	return addedFrame.ReplaceAllStringFunc(trace, func(frame string) string {
+		g := addedFrame.FindStringSubmatch(frame)
+		n, err := strconv.Atoi(g[2])
+		if functions, ok := s.functions[g[1]]; ok && err == nil && n >= functions {
+			return ""
+		}
+		return frame
+	})
 }
 
 type specCount struct{ modules, assertions, rejected, differences, refused int }
@@ -230,7 +264,17 @@ var memoryScripts = map[string]bool{"memory_copy": true, "memory_fill": true, "m
 
 // TestSpec runs the spec tests twice side by side, with the modules as they are
 // and rewritten, and compares whatever can be observed.
-func TestSpec(t *testing.T) {
+func TestSpec(t *testing.T) { testSpec(t, rewrite.Options{}) }
+
+// TestSpecFuel does so with fuel that does not run out.
+func TestSpecFuel(t *testing.T) {
+	if !*fuelFlag {
+		t.Skip("-fuel=false")
+	}
+	testSpec(t, rewrite.Options{Fuel: true})
+}
+
+func testSpec(t *testing.T, opt rewrite.Options) {
 	for _, rel := range specReleases {
 		t.Run(rel.name, func(t *testing.T) {
 			if !strings.Contains(*specFlag, rel.name) {
@@ -246,7 +290,7 @@ func TestSpec(t *testing.T) {
 				if *engineFlag == "default" || memoryScripts[strings.TrimSuffix(filepath.Base(script), ".json")] {
 					config = wazero.NewRuntimeConfig()
 				}
-				runSpecScript(t, script, config.WithCoreFeatures(rel.features), &n)
+				runSpecScript(t, script, config.WithCoreFeatures(rel.features), opt, &n)
 			}
 			if n != rel.want {
 				t.Errorf("got %+v, want %+v", n, rel.want)
@@ -255,7 +299,7 @@ func TestSpec(t *testing.T) {
 	}
 }
 
-func runSpecScript(t *testing.T, path string, config wazero.RuntimeConfig, n *specCount) {
+func runSpecScript(t *testing.T, path string, config wazero.RuntimeConfig, opt rewrite.Options, n *specCount) {
 	t.Helper()
 	ctx := context.Background()
 	var script specScript
@@ -270,11 +314,12 @@ func runSpecScript(t *testing.T, path string, config wazero.RuntimeConfig, n *sp
 	if err != nil {
 		t.Fatal(err)
 	}
-	sides := [2]*side{{}, {rewrite: true}}
+	sides := [2]*side{{}, {rewrite: true, opt: opt}}
 	for _, s := range sides {
 		s.rt = wazero.NewRuntimeWithConfig(ctx, config)
 		defer s.rt.Close(ctx)
 		s.named = map[string]api.Module{}
+		s.functions = map[string]int{}
 		if _, err := s.load(ctx, host, "spectest"); err != nil {
 			t.Fatal(err)
 		}

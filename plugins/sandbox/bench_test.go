@@ -85,16 +85,30 @@ func BenchmarkStage(b *testing.B) {
 
 func BenchmarkLines(b *testing.B) {
 	rt := open(b, Config{CacheDir: b.TempDir(), Workers: 1})
-	s := stageOf(b, rt, linesWasm, StageConfig{Stage: "s"})
-	batch := batchOf("abc")
-	var out record.Results
-	b.ReportAllocs()
-	for b.Loop() {
-		out.Reset()
-		if err := s.Process(b.Context(), batch, &out); err != nil {
-			b.Fatal(err)
-		}
+	run := func(name string, wasm func(testing.TB) []byte, batch *record.Batch, lines string, forks int64) {
+		b.Run(name, func(b *testing.B) {
+			s := newStage(b, compile(b, rt, wasm(b)), StageConfig{Stage: "s", Lines: lines})
+			s.forks.Store(forks)
+			var out record.Results
+			b.ReportAllocs()
+			for b.Loop() {
+				out.Reset()
+				if err := s.Process(b.Context(), batch, &out); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
+	rust := func(tb testing.TB) []byte { return read(tb, linesWasm) }
+	hundred := make([]string, 128)
+	for i := range hundred {
+		hundred[i] = "a line of the batch"
+	}
+	run("each/guest=rust", rust, batchOf("abc"), LinesEach, maxForks)
+	run("each/guest=go", goProgram, batchOf("abc"), LinesEach, maxForks)
+	run("each/guest=rust/fresh", rust, batchOf("abc"), LinesEach, 0)
+	run("each/guest=go/fresh", goProgram, batchOf("abc"), LinesEach, 0)
+	run("batch/guest=rust/batch=128", rust, batchOf(hundred...), LinesBatch, maxForks)
 }
 
 func BenchmarkInspect(b *testing.B) {

@@ -14,7 +14,7 @@ import (
 const targetCall = time.Millisecond
 
 // minCallRecords is the least that a call is reduced to for targetCall.
-const minCallRecords = 8
+const minCallRecords = 16
 
 // processCalls passes a batch through a call mode guest.
 func (s *Stage) processCalls(ctx context.Context, b *record.Batch, out *record.Results) error {
@@ -36,11 +36,18 @@ func (s *Stage) processCalls(ctx context.Context, b *record.Batch, out *record.R
 
 // callRecords is how many records the next call may have.
 func (s *Stage) callRecords() int {
+	if s.cfg.Isolation == IsolationRecord {
+		return 1
+	}
 	per := s.perRecord.Load()
 	if per <= 0 {
 		return baseWarmUp
 	}
-	return max(minCallRecords, int(int64(targetCall)/per))
+	n := max(minCallRecords, int(int64(targetCall)/per))
+	if fuel := s.fuelPerRecord.Load(); fuel > 0 {
+		n = max(1, min(n, int(callFuel/4*3/fuel)))
+	}
+	return n
 }
 
 // caller works on one batch with one instance, which it replaces as needed.
@@ -100,6 +107,7 @@ func (c *caller) call(from, to int) *record.Error {
 	}
 	id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, c.batch.Partition, records[0].Offset, len(records))
 	in.env.begin(c.batch.Now, id)
+	in.env.fuel.set(s.budget(len(records), size))
 	in.used = true
 	s.count.calls.Add(1)
 	s.count.records.Add(int64(len(records)))
@@ -111,18 +119,40 @@ func (c *caller) call(from, to int) *record.Error {
 	took := time.Since(t0)
 	in.env.finish()
 	s.count.guest.Add(int64(took))
+	s.count.fuel.Add(in.env.fuel.used())
 	if failed != nil {
+		in.spoiled = true
+		if failed.Class == record.Fuel && len(records) > 1 {
+			s.learnFuel(in.env.fuel.used(), len(records), true)
+		}
 		return failed
 	}
+	s.learnFuel(in.env.fuel.used(), len(records), false)
 	s.perRecord.Store(s.average(int64(took) / int64(len(records))))
 	if len(in.env.counts)+len(in.env.lines)+in.env.lost > 0 {
 		s.tell(in.ctx, in.env, true)
+	}
+	if s.stateful {
+		return nil
 	}
 	grew := uint64(in.memory.Size()) != uint64(len(in.image.memory))
 	in.dead = in.dead || grew
 	s.grew(in.image.level, grew)
 	c.attach(from, id)
 	return nil
+}
+
+// Bounds of the answers to one call: they are copied out of the guest and
+// live until they are delivered.
+const (
+	maxResultBytes = 64 << 20
+	maxCallEmits   = 100_000
+	maxCallHeaders = 500_000
+)
+
+// resultLimit is the largest result frame for a request of size bytes.
+func resultLimit(size int) int {
+	return max(size, min(maxResultBytes, 16*size+16<<20))
 }
 
 func (s *Stage) average(ns int64) int64 {
@@ -154,6 +184,9 @@ func (c *caller) exchange(records []record.Record, from, size int, id uint64) *r
 	if ptr == 0 && n == 0 {
 		return in.gaveUp()
 	}
+	if limit := resultLimit(size); uint64(n) > uint64(limit) {
+		return record.Errorf(record.TooLarge, "its result has %d bytes, the limit is %d for a request of %d", n, limit, size)
+	}
 	frame, ok := in.memory.Read(ptr, n)
 	if !ok {
 		return record.Errorf(record.Protocol, "its result of %d bytes at %#x lies outside of its memory of %d bytes", n, ptr, in.memory.Size())
@@ -183,15 +216,20 @@ func (c *caller) attach(from int, id uint64) {
 func (c *caller) replay(id uint64, logs []string) *record.Replay {
 	return &record.Replay{
 		BatchID: id, Now: c.batch.Now, ImageLevel: c.in.image.level, ConfigHash: c.stage.configHash, Logs: logs,
+		Fuel: c.in.env.fuel.used(),
 	}
 }
 
 // poison files record i, which failed alone.
 func (c *caller) poison(i int, err *record.Error) {
 	s, in := c.stage, c.in
-	id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, c.batch.Partition, c.batch.Records[i].Offset, 1)
-	c.out.Failures = append(c.out.Failures, record.Failure{In: int32(i), Err: err, Replay: c.replay(id, in.env.texts())})
-	s.tell(in.ctx, in.env, false)
+	f := record.Failure{In: int32(i), Err: err}
+	if !s.stateful {
+		id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, c.batch.Partition, c.batch.Records[i].Offset, 1)
+		f.Replay = c.replay(id, in.env.texts())
+	}
+	c.out.Failures = append(c.out.Failures, f)
+	s.tell(in.ctx, in.env, s.stateful)
 }
 
 func (s *Stage) imageLevel() int {

@@ -24,22 +24,13 @@ const (
 	wasiModule = wasi_snapshot_preview1.ModuleName
 )
 
-// errnoNotSupported is ENOTSUP of WASI preview 1.
-const errnoNotSupported = 58
+var le = binary.LittleEndian
 
-// instantiateHost makes the modules that guests import. The file descriptors
-// 0 to 2 cannot be closed or renumbered: a guest's table of them is not part
-// of its image.
+// instantiateHost makes the modules that guests import.
 func (rt *Runtime) instantiateHost(ctx context.Context) error {
-	i32, f64 := api.ValueTypeI32, api.ValueTypeF64
+	const i32, f64 = api.ValueTypeI32, api.ValueTypeF64
 	w := rt.wz.NewHostModuleBuilder(wasiModule)
-	wasi_snapshot_preview1.NewFunctionExporter().ExportFunctions(w)
-	errno := func(n uint64) api.GoModuleFunction {
-		return api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) { stack[0] = n })
-	}
-	w.NewFunctionBuilder().WithGoModuleFunction(errno(0), []api.ValueType{i32}, []api.ValueType{i32}).Export("fd_close")
-	w.NewFunctionBuilder().WithGoModuleFunction(errno(errnoNotSupported), []api.ValueType{i32, i32}, []api.ValueType{i32}).Export("fd_renumber")
-	w.NewFunctionBuilder().WithGoModuleFunction(errno(0), []api.ValueType{i32, i32}, []api.ValueType{i32}).Export("fd_fdstat_set_flags")
+	exportWASI(w)
 	if _, err := w.Instantiate(ctx); err != nil {
 		return fmt.Errorf("make host module %s: %w", wasiModule, err)
 	}
@@ -48,6 +39,15 @@ func (rt *Runtime) instantiateHost(ctx context.Context) error {
 	s.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(hostCount), []api.ValueType{i32, i32, f64}, nil).Export("count")
 	if _, err := s.Instantiate(ctx); err != nil {
 		return fmt.Errorf("make host module %s: %w", hostModule, err)
+	}
+	f := rt.wz.NewHostModuleBuilder(forkModule)
+	f.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(hostReturned), nil, nil).Export("returned")
+	if _, err := f.Instantiate(ctx); err != nil {
+		return fmt.Errorf("make host module %s: %w", forkModule, err)
+	}
+	var err error
+	if rt.entry, err = rt.wz.CompileModule(ctx, entryWasm); err != nil {
+		return fmt.Errorf("compile the entry of lines programs: %w", err)
 	}
 	return nil
 }
@@ -64,7 +64,11 @@ type guestEnv struct {
 	lost    int // lines over maxCallLogBytes
 	partial [2][]byte
 	counts  []counted
-	silent  bool // warm-up, or the start of a clone: nothing is kept
+	silent  bool     // warm-up, or the start of a clone: nothing is kept
+	program *program // the lines program it belongs to, or nil
+
+	fuel       meter
+	fuelExport string // where it is looked up
 }
 
 type logLine struct {
@@ -144,8 +148,7 @@ func (e *guestEnv) moduleConfig() wazero.ModuleConfig {
 		WithNanotime(e.read, resolution).
 		WithNanosleep(e.advance).
 		WithOsyield(func() {}).
-		WithRandSource(e).
-		WithStderr(logWriter{e, 1})
+		WithRandSource(e)
 }
 
 // logWriter makes log lines of what is written to a file descriptor.
@@ -260,7 +263,7 @@ var levels = [...]slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, sl
 
 func hostLog(ctx context.Context, mod api.Module, stack []uint64) {
 	e := envOf(ctx)
-	if e == nil || e.silent {
+	if e == nil {
 		return
 	}
 	level := slog.LevelInfo
@@ -271,6 +274,10 @@ func hostLog(ctx context.Context, mod api.Module, stack []uint64) {
 	if !ok {
 		panic(errHostCall("stage.log", uint32(stack[1]), uint32(stack[2])))
 	}
+	e.charge(mod, uint64(min(len(b), maxLineBytes)))
+	if e.silent {
+		return
+	}
 	if len(b) > maxLineBytes {
 		b = b[:maxLineBytes]
 	}
@@ -279,7 +286,7 @@ func hostLog(ctx context.Context, mod api.Module, stack []uint64) {
 
 func hostCount(ctx context.Context, mod api.Module, stack []uint64) {
 	e := envOf(ctx)
-	if e == nil || e.silent {
+	if e == nil {
 		return
 	}
 	b, ok := mod.Memory().Read(uint32(stack[0]), uint32(stack[1]))
@@ -287,7 +294,7 @@ func hostCount(ctx context.Context, mod api.Module, stack []uint64) {
 		panic(errHostCall("stage.count", uint32(stack[0]), uint32(stack[1])))
 	}
 	delta := api.DecodeF64(stack[2])
-	if len(b) == 0 || len(b) > maxCountName || math.IsNaN(delta) || math.IsInf(delta, 0) {
+	if e.silent || len(b) == 0 || len(b) > maxCountName || math.IsNaN(delta) || math.IsInf(delta, 0) {
 		return
 	}
 	for i := range e.counts {

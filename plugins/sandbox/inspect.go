@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -111,6 +113,7 @@ func inspect(wasm []byte) (*Info, *rewrite.Module, error) {
 	for _, r := range m.Refusals(rewrite.Limits{}) {
 		info.Refusals = append(info.Refusals, refusedBy(r))
 	}
+	info.checkTables(f)
 	if content, ok := m.Custom(manifest.Section); ok {
 		info.Manifest, err = manifest.Parse(content)
 		if err != nil {
@@ -217,9 +220,6 @@ func (i *Info) checkLines(f *rewrite.Facts) {
 	if i.ABI > ABIVersion {
 		i.refuse(RefusedABI, "build it for this version, or upgrade this host", "its manifest says abi %d: this host runs %d", i.ABI, ABIVersion)
 	}
-	if i.Manifest != nil && i.Manifest.Lines == "batch" {
-		i.refuse(RefusedUnsupported, "use \"each\"", "its manifest asks for lines \"batch\", which is not supported yet")
-	}
 }
 
 func (i *Info) checkMemory(f *rewrite.Facts) {
@@ -227,6 +227,27 @@ func (i *Info) checkMemory(f *rewrite.Facts) {
 		i.refuse(RefusedMemory, "export it under that name", "it exports no memory named \"memory\"")
 	} else if f.Memory.Imported {
 		i.refuse(RefusedMemory, "let the linker define the memory (no --import-memory)", "its memory %q is imported", e.Name)
+	}
+}
+
+// checkTables bounds what tables take of the host's memory: at once, and where
+// they can grow.
+func (i *Info) checkTables(f *rewrite.Facts) {
+	grows := slices.ContainsFunc(f.RestoreObstacles, func(s string) bool { return strings.HasPrefix(s, "table.grow ") })
+	least, most := uint64(0), uint64(0)
+	for _, t := range f.Tables {
+		least += uint64(t.Min)
+		if t.HasMax {
+			most += uint64(t.Max)
+		} else {
+			most += math.MaxUint32
+		}
+	}
+	switch {
+	case least > maxTableEntries:
+		i.refuse(RefusedLimits, "make its tables smaller", "its tables start with %d entries, the limit is %d", least, maxTableEntries)
+	case grows && most > maxTableEntries:
+		i.refuse(RefusedLimits, "declare a maximum for each table", "its tables can grow to %d entries, the limit is %d", most, maxTableEntries)
 	}
 }
 

@@ -175,7 +175,6 @@ func TestInspectRefusals(t *testing.T) {
 		{"manifest says call", withManifest(command(), `{"mode":"call"}`).build(), RefusedABI, `its manifest says mode "call", but it does not export stage_abi_1`},
 		{"manifest of another abi", withManifest(command(), `{"abi":2}`).build(), RefusedABI, "its manifest says abi 2: this host runs 1"},
 		{"manifest differs", withManifest(minimal(), `{"abi":2}`).build(), RefusedABI, "but its manifest says abi 2"},
-		{"lines batch", withManifest(command(), `{"lines":"batch"}`).build(), RefusedUnsupported, `lines "batch", which is not supported yet`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			info, err := Inspect(c.wasm)

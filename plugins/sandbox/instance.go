@@ -57,23 +57,28 @@ type instance struct {
 	dec     abi.Decoder
 	stack   [2]uint64
 
-	// used: its state is no longer the image's. dead: it cannot be put back.
-	used, dead bool
+	// used: its state is no longer the image's. spoiled: its last call
+	// failed. dead: it cannot be put back.
+	used, spoiled, dead bool
+	// starting: it has no image yet, and each of its calls a budget.
+	starting bool
 }
 
 // base instantiates the module without running any of its exports.
 func (s *Stage) base(silent bool) (*instance, error) {
-	in := &instance{stage: s, env: &guestEnv{silent: silent}, alloc: &memories{limit: uint64(s.limit)}}
-	in.dec.Outputs = s.outputs
+	in := &instance{stage: s, env: &guestEnv{silent: silent, fuelExport: s.mod.fuel}, alloc: &memories{limit: uint64(s.limit)}}
+	in.dec.Outputs, in.dec.MaxEmits, in.dec.MaxHeaders = s.outputs, maxCallEmits, maxCallHeaders
 	in.ctx = experimental.WithMemoryAllocator(context.WithValue(context.Background(), envKey{}, in.env), in.alloc)
 	in.env.begin(imageMillis, 0)
 	s.count.instances.Add(1)
-	mod, err := s.rt.wz.InstantiateModule(in.ctx, s.mod.compiled, in.env.moduleConfig().WithStdout(logWriter{in.env, 0}))
+	mod, err := s.rt.wz.InstantiateModule(in.ctx, s.mod.compiled, in.env.moduleConfig())
 	if err != nil {
 		in.alloc.free()
 		return nil, s.startError(in, "instantiation", err)
 	}
 	in.mod, in.memory = mod, mod.Memory()
+	in.env.fuel.bind(mod, s.mod.fuel)
+	in.env.fuel.set(startFuel)
 	for _, g := range s.mod.globals {
 		// Imported globals are refused by Inspect, v128 ones make the image
 		// inexact and are never put back.
@@ -182,7 +187,7 @@ func (s *Stage) start(level int) (*instance, error) {
 	buffer, err := in.allocate(size)
 	if err != nil {
 		in.close()
-		return nil, fmt.Errorf("start plugin %s: allocate a buffer of %s: %w", s.cfg.Plugin, bytesText(int64(size)), err)
+		return nil, s.allocError(in, err, "a buffer of %s", bytesText(int64(size)))
 	}
 	im := &image{level: level, buffer: buffer, bufferBytes: size}
 	in.image = im
@@ -199,11 +204,11 @@ func (s *Stage) start(level int) (*instance, error) {
 		}
 		if im.buffer, err = in.allocate(size); err != nil {
 			in.close()
-			return nil, fmt.Errorf("start plugin %s: allocate a buffer of %s: %w", s.cfg.Plugin, bytesText(int64(size)), err)
+			return nil, s.allocError(in, err, "a buffer of %s", bytesText(int64(size)))
 		}
 		in.image = im
 	}
-	in.env.silent = false
+	in.env.silent, in.starting = false, false
 	im.memory = bytes.Clone(in.view())
 	for _, g := range in.globals {
 		im.globals = append(im.globals, g.Get())
@@ -221,6 +226,7 @@ func (s *Stage) configured() (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.starting = true
 	fail := func(err error) (*instance, error) {
 		in.close()
 		return nil, err
@@ -234,11 +240,12 @@ func (s *Stage) configured() (*instance, error) {
 		config := s.cfg.Config
 		ptr, err := in.allocate(uint32(len(config)))
 		if err != nil {
-			return fail(fmt.Errorf("start plugin %s: allocate %d bytes for its configuration: %w", s.cfg.Plugin, len(config), err))
+			return fail(s.allocError(in, err, "%d bytes for its configuration", len(config)))
 		}
 		if !in.memory.Write(ptr, config) {
 			return fail(fmt.Errorf("start plugin %s: stage_alloc answered %#x, outside of its memory", s.cfg.Plugin, ptr))
 		}
+		in.env.fuel.set(startFuel)
 		res, err := f.Call(in.ctx, uint64(ptr), uint64(len(config)))
 		if err != nil {
 			return fail(s.startError(in, exportInit, err))
@@ -259,11 +266,29 @@ func (s *Stage) configured() (*instance, error) {
 
 func (s *Stage) startError(in *instance, what string, err error) error {
 	in.env.finish()
-	return &InitError{Plugin: s.cfg.Plugin, Export: what, Message: in.trapText(err)}
+	text := in.env.trapText(err)
+	switch {
+	case in.env.fuel.out():
+		text = in.env.fuel.text()
+	case in.mod == nil && s.mod.hasStart:
+		text += fmt.Sprintf("; a start function has %d units of fuel", startFuel)
+	}
+	return &InitError{Plugin: s.cfg.Plugin, Export: what, Message: text}
+}
+
+// allocError is a failure of stage_alloc at the start.
+func (s *Stage) allocError(in *instance, err error, format string, args ...any) error {
+	if in.env.fuel.out() {
+		err = in.env.fuel.error()
+	}
+	return fmt.Errorf("start plugin %s: allocate %s: %w", s.cfg.Plugin, fmt.Sprintf(format, args...), err)
 }
 
 // allocate asks the guest for a buffer of n bytes.
 func (in *instance) allocate(n uint32) (uint32, error) {
+	if in.starting {
+		in.env.fuel.set(startFuel)
+	}
 	in.stack[0] = uint64(max(n, 8))
 	if err := in.malloc.CallWithStack(in.ctx, in.stack[:]); err != nil {
 		return 0, err
@@ -316,6 +341,7 @@ func (in *instance) warmUp(count int) error {
 	if uint64(size) > uint64(in.image.bufferBytes) {
 		return nil
 	}
+	in.env.fuel.set(max(startFuel, s.budget(count, size)))
 	ptr, res, err := in.send(records, size, 0, imageMillis)
 	if err != nil {
 		return err
@@ -360,7 +386,7 @@ func (in *instance) putBack() bool {
 	for i, g := range in.globals {
 		g.Set(in.image.globals[i])
 	}
-	in.used = false
+	in.used, in.spoiled = false, false
 	return true
 }
 
@@ -405,12 +431,13 @@ func (s *Stage) take(ctx context.Context) (*instance, error) {
 	}
 }
 
-// ready puts a used instance back to its image, if that can be done exactly.
+// ready puts a used instance back to its image, if that can be done exactly. A
+// stateful stage does so only after a failure.
 func (in *instance) ready() bool {
 	switch {
 	case in.dead:
 		return false
-	case !in.used:
+	case !in.used, in.stage.stateful && !in.spoiled:
 		return true
 	case !in.stage.mod.info.ExactRestore || !in.putBack():
 		return false

@@ -7,40 +7,27 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/millrace-io/millrace/plugins/abi"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
-// maxOutputBytes bounds what a program may write to STDOUT for one record.
+// The ways in which a lines program is run.
+const (
+	// LinesEach ends STDIN after each record.
+	LinesEach = "each"
+	// LinesBatch ends STDIN after the batch: fast, but nobody knows which
+	// line comes from which record.
+	LinesBatch = "batch"
+)
+
+// maxOutputBytes bounds what a program may write to STDOUT for one record, or
+// for one batch with LinesBatch.
 const maxOutputBytes = 16 << 20
 
 // errTooMuchOutput is what a program's write is refused with past it.
 var errTooMuchOutput = errors.New("too much output")
-
-// processLines runs a program once for each record.
-func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.Results) error {
-	var p program
-	p.stage = s
-	for i := range b.Records {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := p.run(ctx, b, i, out); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// program runs records through fresh instances, one after the other.
-type program struct {
-	stage *Stage
-	in    bytes.Buffer
-	out   output
-}
 
 type output struct {
 	bytes.Buffer
@@ -55,122 +42,196 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.Buffer.Write(p)
 }
 
-func (p *program) run(ctx context.Context, b *record.Batch, i int, out *record.Results) error {
-	s, r := p.stage, &b.Records[i]
-	id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, b.Partition, r.Offset, 1)
-	env := &guestEnv{}
-	env.begin(b.Now, id)
-	fail := func(err *record.Error) {
-		env.finish()
-		out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: err, Replay: &record.Replay{
-			BatchID: id, Now: b.Now, ConfigHash: s.configHash, Logs: env.texts(),
-		}})
-		s.tell(ctx, env, false)
+// processLines runs a program once for each record.
+func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.Results) error {
+	var line []byte
+	for i := range b.Records {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r := &b.Records[i]
+		id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, b.Partition, r.Offset, 1)
+		replay := &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash}
+		var failed *record.Error
+		if line, failed = s.appendLine(line[:0], r); failed != nil {
+			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed, Replay: replay})
+			continue
+		}
+		p, h, err := s.execute(line, b.Now, id, 1)
+		if err != nil {
+			return err
+		}
+		replay.Fuel = p.env.fuel.used()
+		if failed = p.failed(h, "record"); failed == nil {
+			failed = s.emitLines(p.out.Bytes(), r, i, out)
+		}
+		if failed != nil {
+			replay.Logs = p.env.texts()
+			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed, Replay: replay})
+		}
+		s.tell(ctx, p.env, failed == nil)
+		s.giveProgram(p, h)
 	}
-	if err := p.input(r); err != nil {
-		fail(err)
-		return nil
+	return nil
+}
+
+// processLinesBatch runs a program once for as many records as a call may
+// have. Its answers are those of the records together: the lines that it
+// writes are emissions of the first one, without its key and headers, the
+// others are dropped, and out.Unit keeps them all from being settled before
+// the lines are. If a run fails all its records fail, without a replay: no one
+// of them can repeat it. Only a run out of fuel is split.
+func (s *Stage) processLinesBatch(ctx context.Context, b *record.Batch, out *record.Results) error {
+	u := unit{stage: s, batch: b, out: out}
+	var ends []int // of each line in input
+	for i := range b.Records {
+		line, failed := s.appendLine(u.input, &b.Records[i])
+		if failed != nil {
+			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed})
+			continue
+		}
+		u.input = line
+		u.records, ends = append(u.records, int32(i)), append(ends, len(line))
 	}
-	p.out.Reset()
-	p.out.over = false
-	failed, err := p.execute(env)
+	u.ends = ends
+	for from := 0; from < len(u.records); {
+		to := min(len(u.records), from+s.callRecords())
+		if err := u.run(ctx, from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// unit is a batch on its way through a program that answers it as a whole.
+type unit struct {
+	stage *Stage
+	batch *record.Batch
+	out   *record.Results
+	// input holds a line for each of records, which are indexes in the batch.
+	input   []byte
+	records []int32
+	ends    []int
+}
+
+// run feeds the lines from..to to the program.
+func (u *unit) run(ctx context.Context, from, to int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, fed := u.stage, u.records[from:to]
+	begin := 0
+	if from > 0 {
+		begin = u.ends[from-1]
+	}
+	first := int(fed[0])
+	of := u.batch.Records[first]
+	id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, u.batch.Partition, of.Offset, len(fed))
+	t0 := time.Now()
+	p, h, err := s.execute(u.input[begin:u.ends[to-1]], u.batch.Now, id, len(fed))
 	if err != nil {
 		return err
 	}
-	if failed != nil {
-		fail(failed)
+	took := time.Since(t0)
+	defer s.giveProgram(p, h)
+	failed := p.failed(h, "batch")
+	if failed != nil && failed.Class == record.Fuel && len(fed) > 1 {
+		s.learnFuel(p.env.fuel.used(), len(fed), true)
+		s.count.repeats.Add(2)
+		mid := from + len(fed)/2
+		if err := u.run(ctx, from, mid); err != nil {
+			return err
+		}
+		return u.run(ctx, mid, to)
+	}
+	s.tell(ctx, p.env, true)
+	if failed == nil {
+		s.learnFuel(p.env.fuel.used(), len(fed), false)
+		s.perRecord.Store(s.average(int64(took) / int64(len(fed))))
+		of.Key, of.Headers = nil, nil
+		failed = s.emitLines(p.out.Bytes(), &of, first, u.out)
+	}
+	if failed == nil {
+		u.out.Drops = append(u.out.Drops, fed[1:]...)
+		u.out.Unit = true
 		return nil
 	}
-	env.finish()
-	emits := len(out.Emits)
-	if err := p.emit(r, i, out); err != nil {
-		clear(out.Emits[emits:])
-		out.Emits = out.Emits[:emits]
-		fail(err)
-		return nil
+	if len(fed) > 1 {
+		e := *failed
+		e.Message = fmt.Sprintf("the batch of %d records failed as a whole: %s", len(fed), e.Message)
+		failed = &e
 	}
-	s.tell(ctx, env, true)
+	for _, i := range fed {
+		u.out.Failures = append(u.out.Failures, record.Failure{In: i, Err: failed})
+	}
 	return nil
 }
 
-// input writes the line that the program reads.
-func (p *program) input(r *record.Record) *record.Error {
-	p.in.Reset()
-	if p.stage.cfg.Envelope {
-		line, err := record.AppendEnvelope(nil, r)
+// appendLine appends the line that the program reads for r.
+func (s *Stage) appendLine(b []byte, r *record.Record) ([]byte, *record.Error) {
+	if s.cfg.Envelope {
+		line, err := record.AppendEnvelope(b, r)
 		if err != nil {
-			return record.AsError(err)
+			return b, record.AsError(err)
 		}
-		p.in.Write(line)
-	} else {
-		if bytes.IndexByte(r.Value, '\n') >= 0 {
-			return record.Errorf(record.Schema, "the value has a line end in it, and the program reads one value a line; set `envelope: true` on the stage")
-		}
-		p.in.Write(r.Value)
+		return append(line, '\n'), nil
 	}
-	p.in.WriteByte('\n')
-	return nil
+	if bytes.IndexByte(r.Value, '\n') >= 0 {
+		return b, record.Errorf(record.Schema, "the value has a line end in it, and the program reads one value a line; set `envelope: true` on the stage")
+	}
+	return append(append(b, r.Value...), '\n'), nil
 }
 
-// execute runs the program on p.in. The first result is about the record.
-func (p *program) execute(env *guestEnv) (*record.Error, error) {
-	s := p.stage
-	in := &instance{stage: s, env: env, alloc: &memories{limit: uint64(s.limit)}}
-	in.ctx = experimental.WithMemoryAllocator(context.WithValue(context.Background(), envKey{}, env), in.alloc)
-	s.count.instances.Add(1)
-	s.count.calls.Add(1)
-	s.count.records.Add(1)
-	t0 := time.Now()
-	defer func() { s.count.guest.Add(int64(time.Since(t0))) }()
-	mod, err := s.rt.wz.InstantiateModule(in.ctx, s.mod.compiled, env.moduleConfig().WithStdin(&p.in).WithStdout(&p.out))
-	if err != nil {
-		defer in.alloc.free()
-		if in.alloc.mem == nil {
-			return nil, fmt.Errorf("make an instance: %w", err)
-		}
-		env.finish()
-		return &record.Error{Class: record.Trap, Message: in.trapText(err), Err: err}, nil
-	}
-	in.mod = mod
-	defer in.close()
-	_, err = mod.ExportedFunction(exportStart).Call(in.ctx)
-	env.finish()
-	exit, exited := errors.AsType[*sys.ExitError](err)
+// failed says how a run ended that did not end well; unit is what it was for.
+func (p *program) failed(h halt, unit string) *record.Error {
+	exit, exited := errors.AsType[*sys.ExitError](h.err)
 	switch {
 	case p.out.over:
-		return record.Errorf(record.TooLarge, "it wrote more than %s for one record", bytesText(maxOutputBytes)), nil
-	case err == nil || exited && exit.ExitCode() == 0:
-		return nil, nil
-	case in.alloc.mem.refused > 0:
-		text := trapCause(err)
+		return record.Errorf(record.TooLarge, "it wrote more than %s for one %s", bytesText(maxOutputBytes), unit)
+	case h.err == nil || exited && exit.ExitCode() == 0:
+		return nil
+	case p.env.fuel.out():
+		return p.env.fuel.error()
+	case p.alloc.mem.refused > 0:
+		text := trapCause(h.err)
 		if exited {
 			text = fmt.Sprintf("it ended with exit code %d", exit.ExitCode())
 		}
-		return in.memoryError("%s", text), nil
+		return p.stage.memoryError(p.alloc.mem.refused, "%s", text)
 	case exited:
-		message := env.lastLines(3)
+		message := p.env.lastLines(3)
 		if message == "" {
 			message = fmt.Sprintf("it ended with exit code %d and wrote nothing to STDERR", exit.ExitCode())
 		}
-		return &record.Error{Class: record.Rejected, Code: exit.ExitCode(), Message: message}, nil
+		return &record.Error{Class: record.Rejected, Code: exit.ExitCode(), Message: message}
 	}
-	return &record.Error{Class: record.Trap, Message: in.trapText(err), Err: err}, nil
+	return &record.Error{Class: record.Trap, Message: p.env.trapText(h.err), Err: h.err}
 }
 
-// emit turns each line of the output into a record.
-func (p *program) emit(r *record.Record, i int, out *record.Results) *record.Error {
-	rest := bytes.Clone(p.out.Bytes())
+// emitLines turns each line of written into an emission of r, which is record
+// i of the batch; none at all drops it. On an error out is as it was before.
+func (s *Stage) emitLines(written []byte, r *record.Record, i int, out *record.Results) *record.Error {
+	rest := bytes.Clone(written)
 	first := len(out.Emits)
+	fail := func(err *record.Error) *record.Error {
+		clear(out.Emits[first:])
+		out.Emits = out.Emits[:first]
+		return err
+	}
+	if n := bytes.Count(rest, []byte{'\n'}); n > maxCallEmits {
+		return record.Errorf(record.TooLarge, "it wrote %d lines, the limit is %d", n, maxCallEmits)
+	}
 	for len(rest) > 0 {
 		line, after, _ := bytes.Cut(rest, []byte{'\n'})
 		rest = after
 		e := record.Emit{In: int32(i), Record: *r}
 		e.Record.To = -1
 		e.Record.Value = line[:len(line):len(line)]
-		if p.stage.cfg.Envelope {
+		if s.cfg.Envelope {
 			given, err := record.ParseEnvelope(line)
 			if err != nil {
-				return record.Errorf(record.Protocol, "line %d of its output is no record: %w", len(out.Emits)-first+1, err)
+				return fail(record.Errorf(record.Protocol, "line %d of its output is no record: %w", len(out.Emits)-first+1, err))
 			}
 			e.Record.Key, e.Record.Value, e.Record.Headers = given.Key, given.Value, given.Headers
 			if given.Timestamp != 0 {
@@ -187,7 +248,7 @@ func (p *program) emit(r *record.Record, i int, out *record.Results) *record.Err
 		if n > 1 {
 			path, err := r.Path.Child(k)
 			if err != nil {
-				return record.AsError(err)
+				return fail(record.AsError(err))
 			}
 			out.Emits[first+k].Record.Path = path
 		}

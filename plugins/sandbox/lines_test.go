@@ -50,7 +50,6 @@ func TestEnvelope(t *testing.T) {
 		t.Errorf("got %+v, want key and headers of the output, the source of the input", e)
 	}
 
-	p := program{stage: s}
 	r := &batchOf("x").Records[0]
 	for _, c := range []struct {
 		name, line, want string
@@ -62,10 +61,8 @@ func TestEnvelope(t *testing.T) {
 		{"bad", `{"vlaue":1}`, "line 1 of its output is no record", record.Protocol},
 		{"bad second", "{}\nx", "line 2 of its output is no record", record.Protocol},
 	} {
-		p.out.Reset()
-		p.out.WriteString(c.line + "\n")
 		var out record.Results
-		err := p.emit(r, 0, &out)
+		err := s.emitLines([]byte(c.line+"\n"), r, 0, &out)
 		if c.class != 0 {
 			if err == nil || err.Class != c.class || !strings.Contains(err.Message, c.want) {
 				t.Errorf("%s: got %v, want class %v and %q", c.name, err, c.class, c.want)

@@ -14,7 +14,7 @@ import (
 	"github.com/millrace-io/millrace/plugins/rewrite"
 )
 
-// parallelCompileBytes is the size of code from which on several workers
+// parallelCompileBytes is the size of a module from which on several workers
 // compile it.
 const parallelCompileBytes = 1 << 20
 
@@ -24,6 +24,8 @@ type Module struct {
 	info     *Info
 	compiled wazero.CompiledModule
 	globals  []rewrite.Global
+	fuel     string // the export of the fuel counter
+	hasStart bool
 	schema   *manifest.Schema
 
 	closeOnce sync.Once
@@ -32,10 +34,14 @@ type Module struct {
 
 // Compile judges, rewrites and compiles a plugin. Machine code comes from the
 // file cache when the same bytes were compiled before. It takes up to seconds
-// for large modules and does not look at ctx between functions.
+// for large modules. ctx ends it only with Config.CompileCommand.
 //
 // Refusals are *RefusedError, joined when there are several.
 func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
+	if len(wasm) > rt.cfg.MaxModuleBytes {
+		return nil, refuse(RefusedLimits, "strip debug information (-s), or raise the node's limit",
+			"it has %d bytes, the limit is %s", len(wasm), bytesText(int64(rt.cfg.MaxModuleBytes)))
+	}
 	info, parsed, err := inspect(wasm)
 	if err != nil {
 		return nil, err
@@ -50,24 +56,31 @@ func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
 			return nil, &RefusedError{Kind: RefusedManifest, Reason: err.Error(), Err: err}
 		}
 	}
-	out, err := parsed.Rewrite(rewrite.Options{})
+	out, err := parsed.Rewrite(rewrite.Options{Fuel: true, InitialFuel: startFuel})
 	if err != nil {
 		if e, ok := errors.AsType[*rewrite.RefusedError](err); ok {
 			return nil, refusedBy(e)
 		}
 		return nil, fmt.Errorf("rewrite plugin %s: %w", info.Digest, err)
 	}
-	m.globals = out.Globals
-	if info.CodeBytes >= parallelCompileBytes {
-		ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
-	}
-	if m.compiled, err = rt.compile(ctx, out.Wasm); err != nil {
-		return nil, &RefusedError{
-			Kind: RefusedFormat, Reason: fmt.Sprintf("it does not validate: %v", err), Err: err,
-			Advice: "the file is damaged, or its toolchain made an invalid module; build it again",
+	m.globals, m.fuel, m.hasStart = out.Globals, out.Fuel.Export, out.Facts.HasStart
+	if len(rt.cfg.CompileCommand) > 0 {
+		if err := rt.compileInChild(ctx, out.Wasm); err != nil {
+			return nil, err
 		}
 	}
+	if m.compiled, err = rt.compile(ctx, out.Wasm); err != nil {
+		return nil, invalid(err)
+	}
 	return m, nil
+}
+
+// invalid refuses what the compiler did not take.
+func invalid(err error) *RefusedError {
+	return &RefusedError{
+		Kind: RefusedFormat, Reason: fmt.Sprintf("it does not validate: %v", err), Err: err,
+		Advice: "the file is damaged, or its toolchain made an invalid module; build it again",
+	}
 }
 
 // compile turns a panic of the compiler into an error: what it reads comes
@@ -78,6 +91,9 @@ func (rt *Runtime) compile(ctx context.Context, wasm []byte) (c wazero.CompiledM
 			err = fmt.Errorf("the compiler gave up: %v", r)
 		}
 	}()
+	if len(wasm) >= parallelCompileBytes {
+		ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+	}
 	return rt.wz.CompileModule(ctx, wasm)
 }
 

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -29,6 +30,17 @@ const pageBytes = 64 << 10
 
 // DefaultMaxMemoryBytes is the memory limit of a stage unless configured.
 const DefaultMaxMemoryBytes = 64 << 20
+
+// DefaultMaxModuleBytes is the largest plugin that is compiled unless
+// configured.
+const DefaultMaxModuleBytes = 64 << 20
+
+// maxFuel is the most that Config.MaxFuel can be.
+const maxFuel = 1 << 40
+
+// maxTableEntries bounds what the tables of an instance have together, of
+// which each takes 8 bytes as soon as it is made.
+const maxTableEntries = 1 << 20
 
 // Config is the configuration of a Runtime. The zero value works.
 type Config struct {
@@ -43,7 +55,30 @@ type Config struct {
 	// else, and the most that one may ask for; 0: DefaultMaxMemoryBytes. It
 	// counts in pages of 64 KiB.
 	MaxMemoryBytes int64
+	// MaxFuel is what a record may cost in a stage that asks for nothing else,
+	// and the most that one may ask for; 0: DefaultMaxFuel. Above that a
+	// single record holds the whole process for longer than 5 ms.
+	MaxFuel int64
+	// MaxModuleBytes is the largest plugin that is compiled; 0:
+	// DefaultMaxModuleBytes.
+	MaxModuleBytes int
+
+	// CompileCommand is a command that runs RunCompileChild with the arguments
+	// that are appended to it: plugins are then compiled in a process of their
+	// own, which may need too long, too much memory, or crash. It needs
+	// CacheDir. Empty: plugins are compiled in this process, without bounds.
+	CompileCommand []string
+	// CompileTimeout and CompileMemoryBytes bound that process; 0:
+	// DefaultCompileTimeout and DefaultCompileMemoryBytes.
+	CompileTimeout     time.Duration
+	CompileMemoryBytes int64
 }
+
+// Bounds of the process that compiles a plugin, unless configured.
+const (
+	DefaultCompileTimeout     = 60 * time.Second
+	DefaultCompileMemoryBytes = 2 << 30
+)
 
 func (c Config) defaults() Config {
 	if c.Logger == nil {
@@ -55,6 +90,18 @@ func (c Config) defaults() Config {
 	if c.MaxMemoryBytes == 0 {
 		c.MaxMemoryBytes = DefaultMaxMemoryBytes
 	}
+	if c.MaxFuel == 0 {
+		c.MaxFuel = DefaultMaxFuel
+	}
+	if c.MaxModuleBytes == 0 {
+		c.MaxModuleBytes = DefaultMaxModuleBytes
+	}
+	if c.CompileTimeout == 0 {
+		c.CompileTimeout = DefaultCompileTimeout
+	}
+	if c.CompileMemoryBytes == 0 {
+		c.CompileMemoryBytes = DefaultCompileMemoryBytes
+	}
 	return c
 }
 
@@ -63,6 +110,18 @@ func (c Config) Validate() error {
 	var errs []error
 	if c.Workers < 0 {
 		errs = append(errs, fmt.Errorf("workers: %d is negative", c.Workers))
+	}
+	if c.MaxFuel < 0 || c.MaxFuel > maxFuel {
+		errs = append(errs, fmt.Errorf("fuel limit: %d is not from 0 to %d", c.MaxFuel, int64(maxFuel)))
+	}
+	if c.MaxModuleBytes < 0 {
+		errs = append(errs, fmt.Errorf("module limit: %d bytes is negative", c.MaxModuleBytes))
+	}
+	if len(c.CompileCommand) > 0 && c.CacheDir == "" {
+		errs = append(errs, errors.New("compile command: it fills the cache, and there is no folder for one"))
+	}
+	if c.CompileTimeout < 0 || c.CompileMemoryBytes < 0 {
+		errs = append(errs, errors.New("compile command: a limit is negative"))
 	}
 	if m := c.MaxMemoryBytes; m != 0 && (m < pageBytes || m > 4<<30) {
 		errs = append(errs, fmt.Errorf("memory limit: %d bytes is not from %d to %d", m, pageBytes, int64(4)<<30))
@@ -76,6 +135,9 @@ type Runtime struct {
 	cfg   Config
 	wz    wazero.Runtime
 	cache wazero.CompilationCache
+	entry wazero.CompiledModule // of lines programs
+	// compiling holds one place: processes that compile take turns.
+	compiling chan struct{}
 
 	closeOnce sync.Once
 	closeErr  error
@@ -87,7 +149,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("open sandbox: %w", err)
 	}
 	cfg = cfg.defaults()
-	rt := &Runtime{cfg: cfg}
+	rt := &Runtime{cfg: cfg, compiling: make(chan struct{}, 1)}
 	var err error
 	if cfg.CacheDir != "" {
 		if rt.cache, err = wazero.NewCompilationCacheWithDir(cfg.CacheDir); err != nil {

@@ -10,7 +10,13 @@ import (
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the program that compiles for TestCompileChild.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "compile-plugin" {
+		os.Exit(RunCompileChild(os.Stdin, os.Stdout, os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	faultyWasm = "../plugintest/guests/faulty/faulty.wasm"

@@ -34,11 +34,16 @@ type StageConfig struct {
 	// MemoryBytes limits the guest's memory; 0: memory_mb of the manifest,
 	// else the runtime's limit. More than that is an error.
 	MemoryBytes int64
-	// Lines is how a lines program runs: "each", or empty for the same.
+	// Fuel is what a record may cost; 0: fuel_per_record of the manifest, else
+	// the runtime's limit. More than that is an error.
+	Fuel int64
+	// Lines is how a lines program runs: LinesEach, LinesBatch, or empty for
+	// the first; a program whose manifest asks for batch needs one of both.
 	Lines string
 	// Envelope gives a lines program whole records as JSON and reads such.
 	Envelope bool
-	// Isolation is "batch", or empty for the same.
+	// Isolation is IsolationBatch, IsolationRecord, IsolationFailure, or empty
+	// for the first.
 	Isolation string
 	// Outputs are the outputs, beside the default one, that the flow takes.
 	// Emitting to another one is a protocol error.
@@ -54,6 +59,19 @@ type StageConfig struct {
 	OnCount func(name string, delta float64)
 }
 
+// When a call mode guest is put back to its image.
+const (
+	// IsolationBatch: before each call, which has the records of one batch.
+	IsolationBatch = "batch"
+	// IsolationRecord: before each record.
+	IsolationRecord = "record"
+	// IsolationFailure: only after a call that failed. The stage is then
+	// stateful: what it answers depends on what its instance saw before,
+	// instances do not know of each other, and its failures cannot be
+	// repeated.
+	IsolationFailure = "failure"
+)
+
 // LogsPerSecond limits the log lines that a stage passes on; a burst may have
 // logBurst.
 const (
@@ -68,6 +86,8 @@ type Stats struct {
 	// GuestTime is the time of the calls, with encoding and decoding, without
 	// restoring.
 	GuestTime time.Duration
+	// Fuel is what the calls used.
+	Fuel int64
 	// Restores of an instance to its image; Instances made (by whatever
 	// way), and of these Clones: made from the image without a start.
 	Restores, Instances, Clones int64
@@ -79,10 +99,12 @@ type Stats struct {
 	// ImageLevel is the present level of the image, ImageBytes its size.
 	ImageLevel int
 	ImageBytes int64
+	// Stateful: see IsolationFailure.
+	Stateful bool
 }
 
 type counters struct {
-	calls, records, guest, restores, instances, clones, repeats, failed, logsDropped atomic.Int64
+	calls, records, guest, fuel, restores, instances, clones, repeats, failed, logsDropped atomic.Int64
 }
 
 // Stage runs a plugin at its place in a flow. Process may be called by many
@@ -94,8 +116,12 @@ type Stage struct {
 	cfg        StageConfig
 	log        *slog.Logger
 	limit      int64
+	fuel       int64
+	perByte    int64 // what each byte of a call adds to it; tests set it to 0
 	configHash uint64
 	outputs    []abi.Output
+	stateful   bool
+	lines      string
 
 	// workers has a place for each instance in use; its capacity is the
 	// number of workers.
@@ -104,6 +130,7 @@ type Stage struct {
 
 	mu        sync.Mutex
 	idle      []*instance // guarded by mu; the last one used is at the end
+	programs  []*program  // guarded by mu; ready to read
 	image     *image      // guarded by mu; nil before the first instance
 	level     int         // guarded by mu; of the image
 	maxLevel  int         // guarded by mu
@@ -111,10 +138,13 @@ type Stage struct {
 	closeOnce sync.Once
 	closeErr  error
 
+	forks     atomic.Int64 // how many snapshots the next program takes
 	perRecord atomic.Int64 // ns of guest time, a moving average
-	limiter   *rate.Limiter
-	unsaid    atomic.Int64 // dropped log lines that no message told of yet
-	count     counters
+	// fuelPerRecord is a moving average too.
+	fuelPerRecord atomic.Int64
+	limiter       *rate.Limiter
+	unsaid        atomic.Int64 // dropped log lines that no message told of yet
+	count         counters
 }
 
 // NewStage checks the configuration and starts one instance, so that a plugin
@@ -127,15 +157,23 @@ func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) 
 		maxLevel: maxImageLevel,
 		limiter:  rate.NewLimiter(LogsPerSecond, logBurst),
 	}
+	s.forks.Store(maxForks)
 	if err := s.configure(); err != nil {
 		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
 	}
 	if m.info.Mode == manifest.ModeLines {
-		in, err := s.base(true)
-		if err != nil {
+		p, h, err := s.spawn()
+		switch {
+		case err != nil:
 			return nil, fmt.Errorf("stage %q: %w", cfg.Stage, err)
+		case h.ready:
+			s.programs = append(s.programs, p)
+			return s, nil
 		}
-		in.close()
+		p.close()
+		if p.env.fuel.out() {
+			return nil, fmt.Errorf("stage %q: %w", cfg.Stage, &InitError{Plugin: s.cfg.Plugin, Export: exportStart, Message: p.env.fuel.text() + " before it read anything"})
+		}
 		return s, nil
 	}
 	in, err := s.newInstance(ctx)
@@ -162,13 +200,31 @@ func (s *Stage) configure() error {
 	s.log = s.log.With("flow", cfg.Flow, "stage", cfg.Stage, "plugin", cfg.Plugin)
 
 	var errs []error
-	if cfg.Lines != "" && cfg.Lines != "each" {
-		errs = append(errs, fmt.Errorf("lines: %s is not supported yet; use each", cfg.Lines))
+	isLines := info.Mode == manifest.ModeLines
+	s.lines = cfg.Lines
+	switch {
+	case s.lines == "" && isLines && info.Manifest != nil && info.Manifest.Lines == LinesBatch:
+		errs = append(errs, errors.New("lines: the manifest of the program asks for batch, which loses keys and drops; confirm it with `lines: batch`, or choose `lines: each`"))
+	case s.lines != "" && s.lines != LinesEach && s.lines != LinesBatch:
+		errs = append(errs, fmt.Errorf("lines: %q is neither %s nor %s", s.lines, LinesEach, LinesBatch))
+	case cfg.Lines != "" && !isLines:
+		errs = append(errs, errors.New("lines: it is for programs that read STDIN; this plugin is none"))
 	}
-	if cfg.Isolation != "" && cfg.Isolation != "batch" {
-		errs = append(errs, fmt.Errorf("isolation: %s is not supported yet; use batch", cfg.Isolation))
+	s.stateful = cfg.Isolation == IsolationFailure
+	switch cfg.Isolation {
+	case "", IsolationBatch:
+	case IsolationRecord:
+		if isLines && s.lines == LinesBatch {
+			errs = append(errs, errors.New("isolation: record contradicts lines: batch; use lines: each"))
+		}
+	case IsolationFailure:
+		if isLines {
+			errs = append(errs, errors.New("isolation: a program that reads STDIN keeps nothing from run to run; leave it away"))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("isolation: %q is none of %s, %s and %s", cfg.Isolation, IsolationBatch, IsolationRecord, IsolationFailure))
 	}
-	if cfg.Envelope && info.Mode != manifest.ModeLines {
+	if cfg.Envelope && !isLines {
 		errs = append(errs, errors.New("envelope: it is for programs that read STDIN; this plugin gets whole records anyway"))
 	}
 	if len(cfg.Config) == 0 {
@@ -200,6 +256,15 @@ func (s *Stage) configure() error {
 	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
 		s.limit = min(s.limit, int64(info.Manifest.MemoryMB)<<20)
 	}
+	s.fuel, s.perByte = s.rt.cfg.MaxFuel, fuelPerByte
+	switch {
+	case cfg.Fuel < 0 || cfg.Fuel > s.fuel:
+		errs = append(errs, fmt.Errorf("fuel: %d a record is not from 0 to what this node allows, %d", cfg.Fuel, s.fuel))
+	case cfg.Fuel > 0:
+		s.fuel = cfg.Fuel
+	case info.Manifest != nil && info.Manifest.FuelPerRecord > 0:
+		s.fuel = min(s.fuel, int64(info.Manifest.FuelPerRecord))
+	}
 	s.limit = s.limit / pageBytes * pageBytes
 	if info.MemoryMinBytes > s.limit {
 		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", bytesText(info.MemoryMinBytes), bytesText(s.limit)))
@@ -210,8 +275,15 @@ func (s *Stage) configure() error {
 // Info tells what is known about the plugin.
 func (s *Stage) Info() *Info { return s.mod.info }
 
+// Stateful reports whether answers depend on earlier batches: see
+// IsolationFailure.
+func (s *Stage) Stateful() bool { return s.stateful }
+
 // MemoryBytes is the memory limit of each instance.
 func (s *Stage) MemoryBytes() int64 { return s.limit }
+
+// Fuel is what a record may cost.
+func (s *Stage) Fuel() int64 { return s.fuel }
 
 // Process passes b through the plugin and appends the answers to out; each
 // record is answered there, whatever the guest does. It blocks while all
@@ -231,14 +303,19 @@ func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Result
 		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
 	}
 	defer func() { <-s.workers }()
+	unit := out.Unit
 	emits, drops, failures := len(out.Emits), len(out.Drops), len(out.Failures)
 	var err error
-	if s.mod.info.Mode == manifest.ModeLines {
-		err = s.processLines(ctx, b, out)
-	} else {
+	switch {
+	case s.mod.info.Mode != manifest.ModeLines:
 		err = s.processCalls(ctx, b, out)
+	case s.lines == LinesBatch:
+		err = s.processLinesBatch(ctx, b, out)
+	default:
+		err = s.processLines(ctx, b, out)
 	}
 	if err != nil {
+		out.Unit = unit
 		clear(out.Emits[emits:])
 		clear(out.Failures[failures:])
 		out.Emits, out.Drops, out.Failures = out.Emits[:emits], out.Drops[:drops], out.Failures[:failures]
@@ -279,9 +356,12 @@ func (s *Stage) Close(ctx context.Context) error {
 			}
 		}
 		s.mu.Lock()
-		idle := s.idle
-		s.idle, s.image = nil, nil
+		idle, programs := s.idle, s.programs
+		s.idle, s.programs, s.image = nil, nil, nil
 		s.mu.Unlock()
+		for _, p := range programs {
+			p.close()
+		}
 		for _, in := range idle {
 			in.close()
 		}
@@ -293,8 +373,9 @@ func (s *Stage) Close(ctx context.Context) error {
 func (s *Stage) Stats() Stats {
 	c := &s.count
 	st := Stats{
-		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()), Restores: c.restores.Load(),
+		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()), Fuel: c.fuel.Load(), Restores: c.restores.Load(),
 		Instances: c.instances.Load(), Clones: c.clones.Load(), Repeats: c.repeats.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
+		Stateful: s.stateful,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

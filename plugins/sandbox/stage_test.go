@@ -19,7 +19,7 @@ import (
 // TestBehaviours sends each bad record between two good ones: the good ones
 // pass whatever the guest does, the bad one is classified.
 func TestBehaviours(t *testing.T) {
-	rt := open(t, Config{Workers: 1})
+	rt := open(t, Config{Workers: 1, MaxFuel: 50_000_000})
 	s := stageOf(t, rt, faultyWasm, StageConfig{Flow: "default/f", Stage: "s"})
 	for _, c := range []struct {
 		value   string
@@ -295,7 +295,7 @@ func (h *heard) count(name string, delta float64) {
 }
 
 func TestLogsAndCounts(t *testing.T) {
-	rt := open(t, Config{Workers: 1})
+	rt := open(t, Config{Workers: 1, MaxFuel: 50_000_000})
 	m := compile(t, rt, read(t, faultyWasm))
 	var h heard
 	s := newStage(t, m, StageConfig{Stage: "s", OnLog: h.log, OnCount: h.count})
@@ -363,8 +363,8 @@ func TestConfiguration(t *testing.T) {
 	if out := process(t, drops, batchOf("a", "b")); len(out.Drops) != 2 {
 		t.Errorf("got %+v, want two drops", out)
 	}
-	_, err := m.NewStage(t.Context(), StageConfig{Stage: "s", Isolation: "record", Lines: "batch", Envelope: true, Outputs: []string{"nope"}, MemoryBytes: 1 << 40})
-	for _, want := range []string{"isolation: record is not supported yet", "lines: batch is not supported yet", "envelope:", `no output "nope"`, "more than this node allows, 64 MiB"} {
+	_, err := m.NewStage(t.Context(), StageConfig{Stage: "s", Isolation: "never", Lines: "all", Envelope: true, Outputs: []string{"nope"}, MemoryBytes: 1 << 40})
+	for _, want := range []string{`isolation: "never" is none of`, `lines: "all" is neither`, "envelope:", `no output "nope"`, "more than this node allows, 64 MiB"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)
 		}
@@ -408,7 +408,7 @@ func TestMemoryLimit(t *testing.T) {
 // TestImageLevels shows that growth makes new instances, and that batches that
 // grow again and again get an image that holds them.
 func TestImageLevels(t *testing.T) {
-	rt := open(t, Config{Workers: 1})
+	rt := open(t, Config{Workers: 1, MaxFuel: 50_000_000})
 	s := stageOf(t, rt, upperWasm, StageConfig{Stage: "s"})
 	b := batchOf(strings.Repeat("x", 600<<10))
 	for range 6 {

@@ -17,7 +17,7 @@ func (in *instance) failed(err error) *record.Error {
 		return e
 	}
 	in.env.finish()
-	text := in.trapText(err)
+	text := in.env.trapText(err)
 	_, exited := errors.AsType[*sys.ExitError](err)
 	// A stack overflow leaves its stack of tens of MB with the function; what
 	// the host recovered from is not known well enough to go on.
@@ -26,7 +26,10 @@ func (in *instance) failed(err error) *record.Error {
 	} else {
 		in.functions()
 	}
-	if in.alloc.mem.refused > 0 {
+	switch {
+	case in.env.fuel.out():
+		return in.env.fuel.error()
+	case in.alloc.mem.refused > 0:
 		return in.memoryError("%s", text)
 	}
 	return &record.Error{Class: record.Trap, Message: text, Err: err}
@@ -34,12 +37,18 @@ func (in *instance) failed(err error) *record.Error {
 
 // memoryError is a failure of class memory.
 func (in *instance) memoryError(format string, args ...any) *record.Error {
-	limit := bytesText(in.stage.limit)
-	s := fmt.Sprintf(format, args...)
-	if asked := in.alloc.mem.refused; asked > 0 {
-		return record.Errorf(record.Memory, "%s, after it asked for %s of memory; the limit is %s", s, bytesText(int64(asked)), limit)
+	return in.stage.memoryError(in.alloc.mem.refused, format, args...)
+}
+
+// memoryError is a failure of class memory; asked is what the guest asked for
+// in vain, 0 if it did not.
+func (s *Stage) memoryError(asked uint64, format string, args ...any) *record.Error {
+	limit := bytesText(s.limit)
+	text := fmt.Sprintf(format, args...)
+	if asked > 0 {
+		return record.Errorf(record.Memory, "%s, after it asked for %s of memory; the limit is %s", text, bytesText(int64(asked)), limit)
 	}
-	return record.Errorf(record.Memory, "%s; the limit is %s", s, limit)
+	return record.Errorf(record.Memory, "%s; the limit is %s", text, limit)
 }
 
 // gaveUp is the failure of a call that answered 0.
@@ -59,9 +68,9 @@ func (in *instance) gaveUp() *record.Error {
 
 // trapText is what happened in one sentence: the cause, the functions, and the
 // end of what the guest logged in the call.
-func (in *instance) trapText(err error) string {
+func (e *guestEnv) trapText(err error) string {
 	text := trapCause(err)
-	if logged := in.env.lastLines(3); logged != "" {
+	if logged := e.lastLines(3); logged != "" {
 		text += "; it logged: " + logged
 	}
 	return text
@@ -105,6 +114,9 @@ func callers(stack string) string {
 		}
 		if i := strings.IndexByte(name, '.'); i >= 0 {
 			name = name[i+1:]
+		}
+		if name == entryName {
+			continue
 		}
 		if strings.HasPrefix(name, "$") {
 			name = "function " + name[1:]

@@ -39,6 +39,8 @@ type Config struct {
 	// share it. nil: DefaultConcurrent of its own.
 	Slots  Slots
 	Policy retry.Policy
+	// OnRetry is called for each attempt after a record's first; may be nil.
+	OnRetry func()
 	// Now is the clock and Rand a source of numbers in [0, 1); nil: the
 	// system's.
 	Now    func() time.Time
@@ -70,6 +72,9 @@ type Requests struct {
 func NewRequests(cfg Config, attempt Attempt) *Requests {
 	if cfg.Slots == nil {
 		cfg.Slots = NewSlots(DefaultConcurrent)
+	}
+	if cfg.OnRetry == nil {
+		cfg.OnRetry = func() {}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -175,6 +180,7 @@ func (r *Requests) deliver(ctx context.Context, rec *record.Record) error {
 			return err
 		}
 		rec.Attempt++
+		r.cfg.OnRetry()
 	}
 }
 

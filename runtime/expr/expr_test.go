@@ -415,3 +415,24 @@ func FuzzCompile(f *testing.F) {
 		}
 	})
 }
+
+// What a request is made of keeps the record's own digits.
+func TestTextsKeepNumbersAsTheyStand(t *testing.T) {
+	r := record.Record{Value: []byte(`{"id":18446744073709551615,"price":19.90,"o":{"z":1,"a":12345678901234567890123}}`)}
+	for src, want := range map[string]string{
+		"/o/${value.id}":        "/o/18446744073709551615",
+		"${value.price}":        "19.90",
+		"${toJSON(value.o)}":    `{"z":1,"a":12345678901234567890123}`,
+		"${toJSON(value.none)}": "null",
+	} {
+		tpl, err := CompileTemplate(src, Scope{Roots: RecordRoots})
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := NewEnv()
+		env.Reset(&r)
+		if got, err := tpl.Text(env); err != nil || got != want {
+			t.Errorf("%s: got %q, %v; want %q", src, got, err, want)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package expr
 
 import (
+	"github.com/millrace-io/millrace/runtime/expr/jsondoc"
+
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +17,9 @@ func (g *generator) builtin(n *ast.BuiltinNode) (code, error) {
 		return code{}, err
 	}
 	name := n.Name
+	if name == "toJSON" && len(args) == 1 && args[0].isPath {
+		return code{eval: rawJSON(args[0].path)}, nil
+	}
 	if f := functions[name]; f != nil {
 		if len(args) == 0 {
 			return code{}, g.fail(n, name+" takes an argument")
@@ -51,6 +56,25 @@ func (g *generator) builtin(n *ast.BuiltinNode) (code, error) {
 		}
 		return predicate(e, name, list, args[1:])
 	}}, nil
+}
+
+// rawJSON is toJSON of a part of the record: its own bytes, so that no number
+// loses digits and no key its place.
+func rawJSON(path []step) evalFunc {
+	return func(e *Env) (any, error) {
+		n, err := e.find(path)
+		if err != nil {
+			return nil, err
+		}
+		if n == jsondoc.None {
+			return "null", nil
+		}
+		raw := e.doc.Raw(n)
+		if err := e.grow(len(raw)); err != nil {
+			return nil, err
+		}
+		return string(raw), nil
+	}
 }
 
 // over runs body for each element, in a loop frame of its own.

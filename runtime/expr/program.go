@@ -105,6 +105,18 @@ func (p *Program) Text(e *Env) (string, error) {
 }
 
 func (p *Program) appendText(b []byte, e *Env) ([]byte, error) {
+	if p.code.isPath { // numbers and containers as they stand in the record
+		n, err := e.find(p.code.path)
+		if err != nil {
+			return b, p.fail(err)
+		}
+		if n != jsondoc.None {
+			switch e.doc.Kind(n) {
+			case jsondoc.Number, jsondoc.Object, jsondoc.Array:
+				return append(b, e.doc.Raw(n)...), nil
+			}
+		}
+	}
 	v, err := p.Any(e)
 	if err != nil {
 		return b, err

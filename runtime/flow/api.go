@@ -24,6 +24,8 @@ type PluginInfo struct {
 	Outputs []string
 	// Config is the JSON Schema of `with`, nil if the plugin states none.
 	Config json.RawMessage
+	// TakesNoConfig: a stage of the plugin has no `with`.
+	TakesNoConfig bool
 }
 
 // Options of Parse and Resolve.

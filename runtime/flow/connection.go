@@ -110,6 +110,7 @@ func (l *linter) connectionHeaders(n *node) []ConnectionHeader {
 			}
 			continue
 		}
+		l.secretHeader(f.key, f.value, "write { secret: NAME } and put the value into the node's secrets")
 		s, known, ok := l.static(f.value, "a header")
 		if ok && known && strings.ContainsAny(s, "\r\n\x00") {
 			l.fail(f.value, CodeValue, "", "a header is one line")

@@ -56,7 +56,7 @@ var testWorld = world{
 			return PluginInfo{}, errors.New("plugin ./wrong-abi.wasm speaks stage/7, and this node speaks stage/1: build it with a PDK of this version")
 		case ref.Path == "./upper.wasm" || ref.Path == "./fix.wasm":
 			name := strings.TrimSuffix(strings.TrimPrefix(ref.Path, "./"), ".wasm")
-			return PluginInfo{Namespace: "default", Name: name, Version: "0.0.0", Mode: "lines"}, nil
+			return PluginInfo{Namespace: "default", Name: name, Version: "0.0.0", Mode: "lines", TakesNoConfig: true}, nil
 		}
 		return PluginInfo{}, fmt.Errorf("plugin %s: %w", ref, ErrPluginNotFound)
 	},

@@ -45,6 +45,9 @@ func (l *linter) warn(n *node, code Code, help, format string, args ...any) {
 	l.add(p)
 }
 
+// hide keeps a value out of the source lines of all problems.
+func (l *linter) hide(n *node) { l.src.hidden = append(l.src.hidden, hidden{n.pos, n.end}) }
+
 func (l *linter) notSupported(n *node, what string) {
 	l.fail(n, CodeNotSupported, "", "%s is not supported yet", what)
 }
@@ -71,7 +74,7 @@ var keySets = map[string]keySet{
 	"stage.filter": {known: []string{"id", "filter", "otherwise"}, later: []string{"schema"}},
 	"stage.map":    {known: []string{"id", "map", "otherwise", "with", "lines", "envelope", "isolation", "limits"}, later: []string{"function", "hosts", "outputs", "schema"}},
 	"stage.push":   {known: []string{"id", "push", "otherwise", "retry"}, later: []string{"batch", "sign", "validate", "schema", "concurrent"}},
-	"stage.limits": {known: []string{"memory"}, later: []string{"fuel"}},
+	"stage.limits": {known: []string{"memory", "fuel"}},
 	"map":          {known: []string{"plugin", "set", "rename", "drop", "keep"}, later: []string{"script"}},
 	"push":         {known: []string{"kafka", "http", "file", "stream"}, later: []string{"rocketmq"}},
 	"push.kafka":   {known: []string{"connection", "topic", "key"}},
@@ -116,7 +119,7 @@ func (l *linter) each(n *node, set, where string, visit func(key, value *node)) 
 		case slices.Contains(ks.later, f.key.text):
 			l.notSupported(f.key, "`"+f.key.text+"`")
 		default:
-			l.unknownKey(f.key, ks, where, CodeKeyUnknown)
+			l.unknownKey(f.key, set, where)
 		}
 	}
 	return true
@@ -138,20 +141,29 @@ func exampleOf(set string) string {
 	return ""
 }
 
-func (l *linter) unknownKey(key *node, ks keySet, where string, code Code) {
+func (l *linter) unknownKey(key *node, set, where string) {
+	ks := keySets[set]
 	help := "keys here: " + strings.Join(ks.known, ", ")
 	if len(ks.known) == 0 {
 		help = "it has no keys"
 	}
 	near := expr.Nearest(key.text, ks.all())
 	switch {
-	case key.text == "env" && where == "a flow":
+	case strings.HasPrefix(set, "push") && key.text != "push" && slices.Contains(keySets["stage.push"].all(), key.text):
+		help = "it stands beside `push`"
+		if slices.Contains(keySets["stage.push"].later, key.text) {
+			help += ", and is not supported yet"
+		}
+		l.fail(key, CodeStageKey, help, "`%s` does not stand in %s", key.text, where)
+		return
+	case key.text == "schedule" && set == "flow":
+		help = "it is called `trigger`, which is not supported yet"
+	case key.text == "env" && set == "flow":
 		help = "environment variables are named where they are used: ${env.NAME}"
 	case near != "":
 		help = "did you mean `" + near + "`?"
 	}
-	p := l.src.problem(code, key.pos, key.end, "unknown key in "+where, help)
-	l.add(p)
+	l.fail(key, CodeKeyUnknown, help, "unknown key in %s", where)
 }
 
 // text is a scalar as it is written.
@@ -452,6 +464,7 @@ func (l *linter) staticValue(n *node) (v any, known, ok bool) {
 // secret reads {secret: name}.
 func (l *linter) secret(n *node, what string) *Secret {
 	if n.kind == scalarNode {
+		l.hide(n)
 		l.fail(n, CodeSecret, "write { secret: NAME } and put the value into the node's secrets", "%s must not stand in the file", what)
 		return nil
 	}
@@ -471,6 +484,17 @@ func (l *linter) secret(n *node, what string) *Secret {
 		l.fail(n, CodeKeyMissing, "write { secret: NAME }", "%s has no name", what)
 	}
 	return s
+}
+
+// secretHeaders are the headers whose values are secrets as a rule.
+var secretHeaders = []string{"authorization", "proxy-authorization", "cookie", "x-api-key"}
+
+// secretHeader warns of a text in the file that is most likely a secret.
+func (l *linter) secretHeader(key, value *node, help string) {
+	if value.kind == scalarNode && slices.Contains(secretHeaders, strings.ToLower(key.text)) {
+		l.hide(value)
+		l.warn(value, CodeSecret, help, "`%s` looks like a secret", key.text)
+	}
 }
 
 // isSecret reports whether n looks like {secret: name}.

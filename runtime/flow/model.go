@@ -233,14 +233,17 @@ type PluginStage struct {
 	Ref PluginRef `json:"ref"`
 	// With is the plugin's configuration, a JSON object; nil if none is given.
 	With json.RawMessage `json:"with,omitempty"`
-	// Lines is "" or "each".
+	// Lines is "" for the plugin's own default, "each" or "batch".
 	Lines string `json:"lines,omitempty"`
 	// Envelope: lines are envelopes, not bare values.
 	Envelope bool `json:"envelope,omitempty"`
-	// Isolation is "batch".
+	// Isolation is "batch", "record" or "failure".
 	Isolation string `json:"isolation"`
 	// MemoryBytes is the guest's limit; 0: the node's default.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
+	// Fuel is what a record may cost, in units of the sandbox; 0: the
+	// plugin's manifest, else the node's ceiling.
+	Fuel int64 `json:"fuel,omitempty"`
 }
 
 // PluginRef names a plugin.

@@ -77,6 +77,9 @@ func parse(file string, base int, text string, opts Options, in *Inputs) ([]*Doc
 			d.Flow, d.Connection = nil, nil
 		}
 	}
+	for i := range ps {
+		src.mask(&ps[i])
+	}
 	ps.sort()
 	return docs, ps
 }

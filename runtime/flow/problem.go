@@ -162,3 +162,24 @@ func (ps Problems) sort() {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 }
+
+// hidden is a value in a line, from its first character to the column behind
+// its last.
+type hidden struct {
+	at  Pos
+	end int
+}
+
+// mask puts * in place of the hidden values in the problem's source line.
+func (s *source) mask(p *Problem) {
+	for _, h := range s.hidden {
+		if h.at.Line != p.Line {
+			continue
+		}
+		line := []rune(p.Source)
+		for i := h.at.Column - 1; i < min(h.end-1, len(line)); i++ {
+			line[i] = '*'
+		}
+		p.Source = string(line)
+	}
+}

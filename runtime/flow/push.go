@@ -213,6 +213,9 @@ func (l *linter) headerTemplates(n *node) []HeaderTemplate {
 			l.fail(f.value, CodeSecret, "put the header into the connection", "a secret is not allowed here")
 			continue
 		}
+		if !strings.Contains(f.value.text, "${") {
+			l.secretHeader(f.key, f.value, "put the header into the connection, and write { secret: NAME } there")
+		}
 		if s, ok := l.template(f.value, "a header"); ok {
 			out = append(out, HeaderTemplate{Name: f.key.text, Value: s})
 		}

@@ -279,6 +279,7 @@ func (l *linter) baseURL(n *node, s string) bool {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !validPort(u):
 		l.fail(n, CodeValue, "write https://HOST or https://HOST:PORT", "%s is no URL of an HTTP service", quoted(s))
 	case u.User != nil:
+		l.hide(n)
 		l.fail(n, CodeSecret, "use `auth` with a secret", "a URL must not hold a user and password")
 	case u.RawQuery != "" || u.Fragment != "":
 		l.fail(n, CodeValue, "", "a base ends before ? and #")

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"regexp"
@@ -28,6 +29,7 @@ func (l *linter) stages(key, n *node, f *Flow) {
 		return
 	}
 	ids := make(map[string]*node)
+	delivers := false
 	for i, it := range n.items {
 		lastOne := i == len(n.items)-1
 		verb, ok := l.stageVerb(it)
@@ -43,6 +45,7 @@ func (l *linter) stages(key, n *node, f *Flow) {
 			if !lastOne {
 				l.fail(verb, CodeDeliveryNotLast, "make it the last stage", "nothing comes behind a delivery, and %d more %s here", len(n.items)-1-i, plural(len(n.items)-1-i, "stage stands", "stages stand"))
 			}
+			delivers = true
 			d := l.delivery(it, id)
 			d.ID, d.Otherwise, d.Pos = id, otherwise, it.pos
 			if lastOne {
@@ -57,7 +60,7 @@ func (l *linter) stages(key, n *node, f *Flow) {
 			l.mapStage(it, id, &s)
 		}
 		f.Stages = append(f.Stages, s)
-		if lastOne {
+		if lastOne && !delivers {
 			l.fail(verb, CodeDeliveryMissing, "add a delivery behind it, such as `- push: kafka://CONNECTION/TOPIC`", "the last stage must be a delivery")
 		}
 	}
@@ -221,7 +224,7 @@ func looksLikePlugin(s string) bool {
 func (l *linter) mapStage(n *node, id string, s *Stage) {
 	var plugin PluginStage
 	var with *node
-	isPlugin, refused := false, []*node(nil)
+	isPlugin, isolation, refused := false, "", []*node(nil)
 	l.stageKeys(n, "map", id, func(key, v *node) {
 		switch key.text {
 		case "map":
@@ -248,13 +251,17 @@ func (l *linter) mapStage(n *node, id string, s *Stage) {
 			with = key
 			plugin.With = l.with(v)
 		case "lines":
-			plugin.Lines, _ = l.oneOf(v, "lines", []string{"each"}, []string{"batch"})
+			plugin.Lines, _ = l.oneOf(v, "lines", []string{"each", "batch"}, nil)
 		case "envelope":
 			plugin.Envelope, _ = l.boolean(v, "envelope")
 		case "isolation":
-			l.oneOf(v, "isolation", []string{"batch"}, []string{"record", "failure"})
+			isolation, _ = l.oneOf(v, "isolation", []string{"batch", "record", "failure"}, nil)
 		case "limits":
-			l.each(v, "stage.limits", "limits", func(_, v *node) {
+			l.each(v, "stage.limits", "limits", func(key, v *node) {
+				if key.text == "fuel" {
+					plugin.Fuel, _ = l.integer(v, "fuel", 1, 1<<40)
+					return
+				}
 				plugin.MemoryBytes, _ = l.size(v, "memory", 64<<10, 4<<30)
 			})
 		}
@@ -268,7 +275,7 @@ func (l *linter) mapStage(n *node, id string, s *Stage) {
 		}
 		return
 	}
-	plugin.Isolation = "batch"
+	plugin.Isolation = cmp.Or(isolation, "batch")
 	if plugin.Ref != (PluginRef{}) {
 		l.checkPlugin(n.get("map"), with, &plugin)
 	}
@@ -347,6 +354,10 @@ func (l *linter) checkPlugin(at, with *node, p *PluginStage) {
 		if i > 0 {
 			l.warn(at, CodePluginOutput, "a record emitted to it fails; binding outputs is not supported yet", "plugin %s has an output `%s` that is bound to nothing", p.Ref, out)
 		}
+	}
+	if info.TakesNoConfig && p.With != nil && string(p.With) != "{}" {
+		l.fail(with, CodePluginConfig, "remove `with`", "plugin %s takes no configuration", info.Name)
+		return
 	}
 	l.checkWith(at, with, p.With, info.Config)
 }

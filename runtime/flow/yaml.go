@@ -93,6 +93,8 @@ type source struct {
 	tagged map[Pos]bool
 	nodes  int
 	report func(Problem)
+	// hidden are the values that no problem shows.
+	hidden []hidden
 }
 
 func (s *source) problem(code Code, at Pos, end int, msg, help string) *Problem {

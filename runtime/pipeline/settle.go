@@ -33,7 +33,7 @@ func (l *lane) deliver(ctx context.Context, recs []record.Record, slots []uint64
 	l.mu.Unlock()
 	start := time.Now()
 	l.flow.delivery.Deliver(ctx, s.recs, s.done)
-	l.flow.stats.Stages[len(l.set.Stages)].call(len(s.recs), time.Since(start))
+	l.flow.stats.Stages[len(l.set.Stages)].call(0, time.Since(start))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.halted {
@@ -65,6 +65,7 @@ func (s *shipment) skipFiled() {
 // done is the delivery's answer for one record.
 func (s *shipment) done(i int, err error) {
 	l := s.lane
+	l.flow.stats.Stages[len(l.flow.stats.Stages)-1].Records.Add(1)
 	if err == nil {
 		l.flow.stats.Emitted.Add(1)
 	} else if !errors.Is(err, context.Canceled) {

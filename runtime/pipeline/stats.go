@@ -15,8 +15,9 @@ type Stats struct {
 	Stages []StageStats
 }
 
-// StageStats are the counters of one stage. For the delivery Nanos is the time
-// that lanes spent handing records over, not the sink's.
+// StageStats are the counters of one stage. For the delivery Records are those
+// that it has answered, and Nanos is the time that lanes spent handing records
+// over, not the sink's.
 type StageStats struct {
 	Calls, Records, Nanos, Drops, Failures atomic.Int64
 }

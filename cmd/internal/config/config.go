@@ -40,6 +40,9 @@ type Config struct {
 type Limits struct {
 	// Window bounds the records in flight on the node, in bytes.
 	Window int64
+	// Fuel is the most that a record may cost in a stage, in the sandbox's
+	// units.
+	Fuel int64
 	// PluginMemory bounds the memory of a plugin's instance, in bytes.
 	PluginMemory int64
 }
@@ -62,7 +65,7 @@ func Defaults() Config {
 	return Config{
 		Listen: "127.0.0.1:7070",
 		Data:   "data",
-		Limits: Limits{Window: 256 << 20, PluginMemory: 64 << 20},
+		Limits: Limits{Window: 256 << 20, Fuel: 1_200_000, PluginMemory: 64 << 20},
 		Log:    Log{Level: slog.LevelInfo, Format: "text"},
 		Kafka:  Kafka{FetchMaxBytes: 8 << 20},
 	}
@@ -176,10 +179,21 @@ var settings = []setting{
 	},
 	{
 		key: "limits.fuel", number: true, example: "1_200_000",
-		set: func(*Config, string) error {
-			return &fault{flow.CodeNotSupported, "fuel is not supported yet", "leave it out; plugins are not limited in their work so far"}
+		set: func(c *Config, text string) error {
+			n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
+			if err != nil {
+				return wrong("write a whole number, for example 1_200_000", "fuel is a number of units a record, not %q", text)
+			}
+			c.Limits.Fuel = n
+			return nil
 		},
-		check: func(*Config) error { return nil },
+		check: func(c *Config) error {
+			if c.Limits.Fuel < 1000 || c.Limits.Fuel > 1<<40 {
+				return wrong("the default is 1_200_000, about 5 ms of work", "fuel is from 1000 to %d units a record, not %d", int64(1)<<40, c.Limits.Fuel)
+			}
+			return nil
+		},
+		show: func(c *Config) string { return strconv.FormatInt(c.Limits.Fuel, 10) },
 	},
 	{
 		key: "limits.plugin_memory", number: true, example: "64MiB",

@@ -59,7 +59,7 @@ func TestWholeFile(t *testing.T) {
 	}
 	want := Config{
 		Listen: "127.0.0.1:7171", Data: "/var/lib/millrace", Secrets: "/etc/millrace/secrets",
-		Limits: Limits{Window: 512 << 20, PluginMemory: 1 << 20}, Log: Log{slog.LevelWarn, "json"}, Kafka: Kafka{4 << 20},
+		Limits: Limits{Window: 512 << 20, Fuel: 1_200_000, PluginMemory: 1 << 20}, Log: Log{slog.LevelWarn, "json"}, Kafka: Kafka{4 << 20},
 		Origin: map[string]string{"listen": path + ":2", "data": path + ":3", "secrets": path + ":4", "limits.window": path + ":5",
 			"limits.plugin_memory": path + ":5", "log.level": path + ":7", "log.format": path + ":8", "kafka.fetch_max_bytes": path + ":10"},
 	}
@@ -84,6 +84,7 @@ func TestPrecedence(t *testing.T) {
 data env FLOWD_DATA
 secrets /etc/millrace/secrets FILE:4
 limits.window 1GiB FLOWD_LIMITS__WINDOW
+limits.fuel 1200000 default
 limits.plugin_memory 1MiB FILE:5
 log.level warn FILE:7
 log.format json FILE:8
@@ -137,7 +138,7 @@ func TestFaults(t *testing.T) {
 		{name: "no size", file: "limits:\n  window: much\n  plugin_memory: -1\nkafka: { fetch_max_bytes: 1.5MiB }\n"},
 		{name: "size out of range", file: "limits:\n  window: 1KiB\n  plugin_memory: 8GiB\nkafka: { fetch_max_bytes: 99999999999999999999 }\n"},
 		{name: "half a page", file: "limits: { plugin_memory: 100_000 }\n"},
-		{name: "fuel", file: "limits:\n  window: 1GiB\n  fuel: 1_200_000\n"},
+		{name: "fuel", file: "limits:\n  window: 1GiB\n  fuel: 12\n"},
 		{name: "level and format", file: "log: { level: INFO, format: \"yaml\" }\n"},
 		{name: "address of the world", file: "listen: 0.0.0.0:7070\n"},
 		{name: "address without port", file: "listen: localhost\n"},

@@ -235,7 +235,7 @@ func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.Connecti
 		err = kafka.Check(ctx, p.kafka(conn))
 	} else {
 		var cfg http.Config
-		if cfg, _, err = p.http(conn); err == nil {
+		if cfg, _, _, err = p.http(conn); err == nil {
 			err = http.Check(ctx, cfg)
 		}
 	}

@@ -60,7 +60,7 @@ func (r *resolver) Plugin(ref flow.PluginRef) (flow.PluginInfo, error) {
 	if err != nil {
 		return flow.PluginInfo{}, err
 	}
-	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Outputs: info.Outputs()}
+	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Outputs: info.Outputs(), TakesNoConfig: !info.Configurable}
 	if info.Manifest != nil {
 		out.Config = info.Manifest.Config
 	}
@@ -385,7 +385,7 @@ func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
 	out.Problem = r.problem()
 	if pipe := r.pipe.Load(); pipe != nil {
 		s := pipe.Stats()
-		out.Figures = &api.Figures{Since: r.opened.UnixMilli(), In: s.In.Load(), Emitted: s.Emitted.Load(), Dropped: s.Dropped.Load(), Failed: s.Failed.Load(), Retried: s.Retried.Load()}
+		out.Figures = &api.Figures{Since: r.opened.UnixMilli(), In: s.In.Load(), Emitted: s.Emitted.Load(), Dropped: s.Dropped.Load(), Failed: s.Failed.Load(), Retried: s.Retried.Load() + r.retried.Load()}
 		out.Problem = cmp.Or(out.Problem, pipe.Problem())
 	}
 	return out, nil
@@ -471,7 +471,7 @@ func (d *Daemon) addPartitions(out *api.Flow, f *state.Flow, r *runner) error {
 			a.Position, a.InFlight, a.Paused, a.Problem = l.Next, l.InFlight, l.Paused, l.Problem
 		}
 		if end, ok := ends[at]; ok {
-			a.End = end
+			a.End = max(end, a.Position) // the end was asked for a moment ago
 		}
 		if a.End >= 0 && a.Committed >= 0 {
 			a.Lag = max(0, a.End-a.Committed)

@@ -47,8 +47,14 @@ type Config struct {
 	WindowBytes int64
 	// PluginMemoryBytes limits a plugin's memory; 0: the sandbox's default.
 	PluginMemoryBytes int64
+	// Fuel is what a record may cost in a stage at most; 0: the sandbox's
+	// default.
+	Fuel int64
 	// FetchMaxBytes bounds a fetch from Kafka; 0: the connector's default.
 	FetchMaxBytes int32
+	// CompileCommand executes sandbox.RunCompileChild in a process of its own,
+	// for plugins that are uploaded; nil: they are compiled in this one.
+	CompileCommand []string
 	// DrainLimit is how long a soft stop waits for what is under way; 0: 10 s.
 	DrainLimit time.Duration
 	Logger     *slog.Logger
@@ -134,7 +140,7 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	if d.blobs, err = registry.OpenStore(cfg.Dir); err != nil {
 		return nil, err
 	}
-	d.sandbox, err = sandbox.New(ctx, sandbox.Config{CacheDir: filepath.Join(cfg.Dir, "cache", "wazero"), Logger: d.log, MaxMemoryBytes: cfg.PluginMemoryBytes})
+	d.sandbox, err = sandbox.New(ctx, sandbox.Config{CacheDir: filepath.Join(cfg.Dir, "cache", "wazero"), Logger: d.log, MaxMemoryBytes: cfg.PluginMemoryBytes, MaxFuel: cfg.Fuel, CompileCommand: cfg.CompileCommand})
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func RunLocal(ctx context.Context, l Local) (c LocalCounts, err error) {
 		return c, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	out, err := p.delivery(l.Flow, delivery.Identity{})
+	out, err := p.delivery(l.Flow, delivery.Identity{FlowUID: randomUID()})
 	if err != nil {
 		return c, err
 	}
@@ -180,9 +180,9 @@ func (l *Local) onePlugin() *flow.Flow {
 }
 
 // stages compiles the flow's plugins and binds its stages.
-func (l *Local) stages(ctx context.Context, rt *sandbox.Runtime) (set pipeline.Set, closeAll func() error, err error) {
+func (l *Local) stages(ctx context.Context, rt *sandbox.Runtime) (set pipeline.Set, _ func() error, err error) {
 	var closers []func() error
-	closeAll = func() error {
+	closeAll := func() error {
 		var errs []error
 		for i := len(closers) - 1; i >= 0; i-- {
 			errs = append(errs, closers[i]())
@@ -233,7 +233,7 @@ func (l *Local) stages(ctx context.Context, rt *sandbox.Runtime) (set pipeline.S
 func stageConfig(f *flow.Flow, s *flow.Stage, uid uint64, info pipeline.StageInfo, log *slog.Logger) sandbox.StageConfig {
 	return sandbox.StageConfig{
 		Flow: f.FullName(), FlowUID: uid, Stage: s.ID, Plugin: info.Plugin, Digest: info.Digest, Config: s.Plugin.With,
-		MemoryBytes: s.Plugin.MemoryBytes, Lines: s.Plugin.Lines, Envelope: s.Plugin.Envelope, Isolation: s.Plugin.Isolation, Logger: log,
+		MemoryBytes: s.Plugin.MemoryBytes, Fuel: s.Plugin.Fuel, Lines: s.Plugin.Lines, Envelope: s.Plugin.Envelope, Isolation: s.Plugin.Isolation, Logger: log,
 	}
 }
 

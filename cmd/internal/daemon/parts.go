@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/runtime/connector"
@@ -48,6 +50,8 @@ type parts struct {
 	in       io.Reader
 	out      io.Writer
 	envelope bool
+	// onRetry is called for each attempt of a delivery after a record's first.
+	onRetry func()
 	// follow waits at the end of files for more.
 	follow bool
 }
@@ -139,7 +143,7 @@ func (p *parts) httpDelivery(f *flow.Flow, id delivery.Identity) (sink, error) {
 	if c.HTTP == nil {
 		return nil, record.Errorf(record.Config, "connection %q is of kind %s; the delivery needs http", c.Name, c.Kind())
 	}
-	cfg, headers, err := p.http(c)
+	cfg, headers, confidential, err := p.http(c)
 	if err != nil {
 		return nil, err
 	}
@@ -156,40 +160,59 @@ func (p *parts) httpDelivery(f *flow.Flow, id delivery.Identity) (sink, error) {
 		n = delivery.DefaultConcurrent
 	}
 	r := delivery.NewRequests(delivery.Config{
-		InOrder: f.Order != flow.OrderNone, HoldBack: d.Otherwise == flow.OtherwisePause, Slots: delivery.NewSlots(n), Policy: policy(d.Retry), Logger: p.logger,
+		InOrder: f.Order != flow.OrderNone, HoldBack: d.Otherwise == flow.OtherwisePause, Slots: delivery.NewSlots(n), Policy: policy(d.Retry), OnRetry: p.onRetry, Logger: p.logger,
 	}, func(ctx context.Context, rec *record.Record) error {
 		req, err := b.Build(rec)
 		if err != nil {
 			return err
 		}
 		_, err = conn.Send(ctx, &http.Request{Method: req.Method, URL: req.Path, Header: append(req.Header, headers...), Body: req.Body, Timeout: req.Timeout})
-		return err
+		return hide(err, confidential)
 	})
 	return &closeBoth{r, conn}, nil
 }
 
-// http resolves a connection's secrets.
-func (p *parts) http(c *flow.Connection) (http.Config, []record.Header, error) {
-	cfg := http.Config{Base: c.HTTP.Base, Timeout: c.HTTP.Timeout, Concurrent: c.HTTP.Concurrent}
+// http resolves a connection's secrets; confidential are their values.
+func (p *parts) http(c *flow.Connection) (cfg http.Config, headers []record.Header, confidential []string, err error) {
+	cfg = http.Config{Base: c.HTTP.Base, Timeout: c.HTTP.Timeout, Concurrent: c.HTTP.Concurrent}
 	if c.HTTP.Bearer != nil {
 		token, err := p.secrets.get(c.HTTP.Bearer.Name)
 		if err != nil {
-			return cfg, nil, err
+			return cfg, nil, nil, err
 		}
+		confidential = append(confidential, token)
 		cfg.Authorization = "Bearer " + token
 	}
-	var headers []record.Header
 	for _, h := range c.HTTP.Headers {
 		v := h.Value
 		if h.Secret != nil {
 			var err error
 			if v, err = p.secrets.get(h.Secret.Name); err != nil {
-				return cfg, nil, err
+				return cfg, nil, nil, err
 			}
+			confidential = append(confidential, v)
 		}
 		headers = append(headers, record.Header{Key: h.Name, Value: []byte(v)})
 	}
-	return cfg, headers, nil
+	return cfg, headers, confidential, nil
+}
+
+// hide takes secrets out of an error: a partner may send back in its answer
+// what it was sent.
+func hide(err error, confidential []string) error {
+	e, ok := errors.AsType[*record.Error](err)
+	if !ok {
+		return err
+	}
+	hidden := *e
+	for _, s := range confidential {
+		hidden.Message = strings.ReplaceAll(hidden.Message, s, "***")
+	}
+	if hidden.Message == e.Message {
+		return err
+	}
+	hidden.Err = nil
+	return &hidden
 }
 
 // closeBoth is a delivery over a connection of its own.

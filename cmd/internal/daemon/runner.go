@@ -43,6 +43,7 @@ type runner struct {
 	// read it. Only the goroutine of run uses it.
 	newcomers map[record.Partition]bool
 
+	retried atomic.Int64 // attempts of the delivery after a record's first
 	pipe    atomic.Pointer[pipeline.Flow]
 	rev     atomic.Uint32
 	wake    chan struct{} // 1
@@ -160,7 +161,7 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 	}
 	r.setBound(bound)
 	defer func() { r.unbind(background, r.takeBound()) }()
-	p := &parts{connection: r.d.connection, secrets: secrets(r.d.cfg.Secrets), logger: r.log, fetchMaxBytes: r.d.cfg.FetchMaxBytes, follow: true}
+	p := &parts{connection: r.d.connection, secrets: secrets(r.d.cfg.Secrets), logger: r.log, fetchMaxBytes: r.d.cfg.FetchMaxBytes, follow: true, onRetry: func() { r.retried.Add(1) }}
 	src, err := p.source(r.flow)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"unicode"
 
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -35,7 +36,14 @@ func (s secrets) get(name string) (string, error) {
 	if len(b) > maxSecret {
 		return "", record.Errorf(record.Config, "secret %q: %s is larger than %d bytes", name, file, maxSecret)
 	}
-	return string(bytes.TrimRight(b, "\r\n")), nil
+	b = bytes.TrimRight(b, "\r\n")
+	if len(b) == 0 {
+		return "", record.Errorf(record.Config, "secret %q is empty: write its value to %s", name, file)
+	}
+	if i := bytes.IndexFunc(b, unicode.IsControl); i >= 0 {
+		return "", record.Errorf(record.Config, "secret %q holds a line end or another control character: write its value alone to %s, in one line", name, file)
+	}
+	return string(b), nil
 }
 
 func (s secrets) missing(name, file string, err error) error {

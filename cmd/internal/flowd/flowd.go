@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ import (
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 	"github.com/millrace-io/millrace/cmd/internal/config"
 	"github.com/millrace-io/millrace/cmd/internal/daemon"
+	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/flow"
 )
 
@@ -41,8 +43,12 @@ var Version = "0.1"
 // can be asked, the message "node ready" is logged to stderr with addr, data,
 // pid and ms since the call.
 func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == compilePlugin {
+		return sandbox.RunCompileChild(os.Stdin, stdout, args[1:])
+	}
 	p := &program{
-		name: cli.Program(filepath.ToSlash(os.Args[0]), "flowd"), environ: environ, stdout: stdout, stderr: stderr,
+		compile: compileCommand(os.Args, args),
+		name:    cli.Program(filepath.ToSlash(os.Args[0]), "flowd"), environ: environ, stdout: stdout, stderr: stderr,
 		open: func(ctx context.Context, cfg daemon.Config) (daemonNode, error) {
 			d, err := daemon.Open(ctx, cfg)
 			if err != nil {
@@ -55,8 +61,25 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return p.run(ctx, args)
 }
 
+// compilePlugin is the command by which a node executes itself to compile an
+// uploaded plugin in a process of its own, with limits.
+const compilePlugin = "compile-plugin"
+
+// compileCommand is how this program is executed again to compile a plugin: as
+// it was called, with another command of flowd's. It is nil when Run was not
+// called with the program's own arguments.
+func compileCommand(called, args []string) []string {
+	exe, err := os.Executable()
+	if err != nil || len(called) <= len(args) || !slices.Equal(called[len(called)-len(args):], args) {
+		return nil
+	}
+	return append(append([]string{exe}, called[1:len(called)-len(args)]...), compilePlugin)
+}
+
 // program is one call of the program with its surroundings.
 type program struct {
+	// compile is the command that compiles a plugin; nil: this process does.
+	compile        []string
 	name           string
 	environ        []string
 	stdout, stderr io.Writer

@@ -27,7 +27,8 @@ type rule struct {
 
 var rules = []rule{
 	// Engines: one package each.
-	{"github.com/tetratelabs/wazero", []string{"plugins/sandbox"}, true, "one engine, one package: wazero"},
+	{"github.com/tetratelabs/wazero", []string{"plugins/sandbox", "plugins/extism"}, true, "one engine: wazero; the Extism SDK hands it through"},
+	{"github.com/extism", []string{"plugins/extism"}, true, "one engine, one package: the Extism SDK"},
 	{"github.com/twmb/franz-go/pkg/kfake", []string{"cmd/internal/devbroker"}, true, "one engine, one package: kfake"},
 	{"github.com/twmb/franz-go/pkg/k", []string{"runtime/connector/kafka", "cmd/internal/devbroker", "cmd/flowctl", "cmd/internal/quickstart", "cmd/bench"}, true,
 		"one engine, one package: franz-go; quickstart and bench are clients of a broker of their own"},
@@ -53,9 +54,9 @@ var rules = []rule{
 	{"runtime/connector", []string{"runtime/connector", "cmd"}, true, "the pipeline owns its ports"},
 
 	// Inside plugins.
-	{"plugins/abi", []string{"plugins/sandbox", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
-	{"plugins/rewrite", []string{"plugins/sandbox", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
-	{"plugins/sandbox", []string{"plugins/registry", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
+	{"plugins/abi", []string{"plugins/sandbox", "plugins/extism", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
+	{"plugins/rewrite", []string{"plugins/sandbox", "plugins/extism", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
+	{"plugins/sandbox", []string{"plugins/extism", "plugins/registry", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
 	{"plugins/registry", []string{"cmd"}, true, "nothing of plugins is above it"},
 
 	// Inside cluster.

@@ -1,0 +1,163 @@
+package extism
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sdkDir is where the module of the SDK lies, whose plugins the tests run.
+var sdkDir = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/extism/go-sdk").Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+func shipped(tb testing.TB, name string) []byte {
+	tb.Helper()
+	dir, err := sdkDir()
+	if err != nil {
+		tb.Fatalf("find the SDK's module: %v", err)
+	}
+	return read(tb, filepath.Join(dir, "wasm", name+".wasm"))
+}
+
+func read(tb testing.TB, file string) []byte {
+	tb.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// shared is one runtime for the package with the plugins of the SDK in it, so
+// that each one's machine code is made once.
+var shared struct {
+	sync.Mutex
+	rt      *Runtime           // guarded by Mutex
+	modules map[string]*Module // guarded by Mutex
+}
+
+func open(tb testing.TB, cfg Config) *Runtime {
+	tb.Helper()
+	rt, err := New(tb.Context(), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := rt.Close(context.Background()); err != nil {
+			tb.Errorf("close runtime: %v", err)
+		}
+	})
+	return rt
+}
+
+// sharedRuntime has two workers and lives as long as the process.
+func sharedRuntime(tb testing.TB) *Runtime {
+	tb.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.rt == nil {
+		rt, err := New(context.Background(), Config{Workers: 2})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		shared.rt, shared.modules = rt, map[string]*Module{}
+	}
+	return shared.rt
+}
+
+// moduleOf is a plugin of the SDK in the shared runtime.
+func moduleOf(tb testing.TB, name string) *Module {
+	tb.Helper()
+	rt := sharedRuntime(tb)
+	shared.Lock()
+	defer shared.Unlock()
+	m := shared.modules[name]
+	if m == nil {
+		var err error
+		if m, err = rt.Compile(context.Background(), shipped(tb, name)); err != nil {
+			tb.Fatal(err)
+		}
+		shared.modules[name] = m
+	}
+	return m
+}
+
+func compile(tb testing.TB, rt *Runtime, wasm []byte) *Module {
+	tb.Helper()
+	m, err := rt.Compile(tb.Context(), wasm)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			tb.Errorf("close module: %v", err)
+		}
+	})
+	return m
+}
+
+func newStage(tb testing.TB, m *Module, cfg StageConfig) *Stage {
+	tb.Helper()
+	if cfg.Stage == "" {
+		cfg.Stage = "s"
+	}
+	s, err := m.NewStage(tb.Context(), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			tb.Errorf("close stage: %v", err)
+		}
+	})
+	return s
+}
+
+// stageOf runs a plugin of the SDK.
+func stageOf(tb testing.TB, name string, cfg StageConfig) *Stage {
+	tb.Helper()
+	return newStage(tb, moduleOf(tb, name), cfg)
+}
+
+const now = 1_760_000_000_000
+
+// batchOf makes a batch of records with these values, offsets from 0.
+func batchOf(values ...string) *record.Batch {
+	b := &record.Batch{Partition: record.Partition{Topic: "orders", Num: 2}, Now: now, Next: int64(len(values))}
+	for i, v := range values {
+		b.Records = append(b.Records, record.Record{
+			Key: []byte("k"), Value: []byte(v), Headers: []record.Header{{Key: "h", Value: []byte("v")}},
+			Topic: "orders", Partition: 2, Offset: int64(i), Timestamp: 1_700_000_000_000, Attempt: 1, To: -1,
+		})
+	}
+	return b
+}
+
+func process(tb testing.TB, s *Stage, b *record.Batch) *record.Results {
+	tb.Helper()
+	var out record.Results
+	if err := s.Process(tb.Context(), b, &out); err != nil {
+		tb.Fatal(err)
+	}
+	return &out
+}
+
+func values(out *record.Results) []string {
+	var vs []string
+	for _, e := range out.Emits {
+		vs = append(vs, string(e.Record.Value))
+	}
+	return vs
+}

@@ -1,0 +1,435 @@
+package extism
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/millrace-io/millrace/plugins/sandbox"
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// The isolations of a stage.
+const (
+	// IsolationBatch gives each batch a fresh instance.
+	IsolationBatch = "batch"
+	// IsolationRecord gives each record a fresh instance.
+	IsolationRecord = "record"
+	// IsolationFailure keeps instances until a call fails; the stage is then
+	// stateful.
+	IsolationFailure = "failure"
+)
+
+// StartFunction is the entry of a WASI command. As the function of a stage it
+// gets a fresh instance for each record, whatever the isolation.
+const StartFunction = "_start"
+
+// StageConfig is the place of a plugin in a flow.
+type StageConfig struct {
+	// Flow is {project}/{name}, Stage the id in it, Plugin name@version; all
+	// for logs and messages.
+	Flow, Stage, Plugin string
+	// FlowUID goes into batch ids.
+	FlowUID uint64
+	// Digest of the plugin for logs; empty: the module's own.
+	Digest string
+	// Function is the export to call; required.
+	Function string
+	// Config is what config_get answers: an object, whose values are given as
+	// texts, nested ones as JSON. Empty: {}.
+	Config json.RawMessage
+	// Hosts that the guest may reach by HTTP: names in lower case, in which *
+	// stands for any run of characters. None: the guest reaches no network.
+	// With any the stage is impure.
+	Hosts []string
+	// MemoryBytes limits the memory of an instance; 0: memory_mb of the
+	// manifest, else the runtime's limit. More than that is an error.
+	MemoryBytes int64
+	// Fuel is the budget of each record; 0: fuel_per_record of the manifest,
+	// else the runtime's. More than that is an error.
+	Fuel int64
+	// Isolation is IsolationBatch, IsolationRecord or IsolationFailure; empty:
+	// IsolationBatch.
+	Isolation string
+
+	// Logger gets the guest's log lines, nil discards.
+	Logger *slog.Logger
+	// OnLog gets the same lines, may be nil. Both are called within Process,
+	// at most sandbox.LogsPerSecond times a second.
+	OnLog func(level slog.Level, line string)
+}
+
+// logBurst is how many log lines may come at once.
+const logBurst = 1000
+
+// Stats counts what a stage did since it was made.
+type Stats struct {
+	// Calls of the guest, the repeated ones included; Records in them.
+	Calls, Records int64
+	// GuestTime is the time of the calls.
+	GuestTime time.Duration
+	// Instances made; Repeats are calls made again to judge a failure.
+	Instances, Repeats int64
+	// Failed counts records in Results.Failures; LogsDropped log lines over
+	// the limit.
+	Failed, LogsDropped int64
+}
+
+type counters struct {
+	calls, records, guest, instances, repeats, failed, logsDropped atomic.Int64
+}
+
+// Stage runs a plugin at its place in a flow. Process may be called by many
+// goroutines at once; each call has an instance to itself, of at most
+// Config.Workers.
+type Stage struct {
+	mod        *Module
+	cfg        StageConfig
+	texts      map[string]string // shared by the instances, only read
+	log        *slog.Logger
+	limit      int64
+	fuel       int64
+	code       *code
+	configHash uint64
+
+	// workers has a place for each instance in use; its capacity is the
+	// number of workers.
+	workers chan struct{}
+	closed  chan struct{}
+
+	mu        sync.Mutex
+	idle      []*instance // guarded by mu; the last one used is at the end
+	closeOnce sync.Once
+	closeErr  error
+
+	limiter *rate.Limiter
+	unsaid  atomic.Int64 // dropped log lines that no message told of yet
+	count   counters
+}
+
+// NewStage checks the configuration and starts one instance, so that a plugin
+// that does not start fails here (*sandbox.InitError). It compiles the plugin
+// anew where the stage has another budget of fuel than those before it. Close
+// releases the stage.
+func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) {
+	s := &Stage{
+		mod: m, cfg: cfg,
+		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
+		limiter: rate.NewLimiter(sandbox.LogsPerSecond, logBurst),
+	}
+	if err := s.configure(); err != nil {
+		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
+	}
+	var err error
+	if s.code, err = m.codeFor(ctx, s.fuel); err != nil {
+		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
+	}
+	in, err := s.newInstance(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("stage %q: %w", cfg.Stage, &sandbox.InitError{Plugin: s.cfg.Plugin, Export: "start function", Message: s.trapCause(err)})
+	}
+	if n := int64(in.alloc.total); n > s.limit {
+		in.close()
+		return nil, fmt.Errorf("stage %q: plugin %s: memory: it starts with %s, Extism's own included; the limit is %s",
+			cfg.Stage, s.cfg.Plugin, bytesText(n), bytesText(s.limit))
+	}
+	s.idle = append(s.idle, in)
+	return s, nil
+}
+
+func (s *Stage) configure() error {
+	cfg, info := &s.cfg, s.mod.info
+	if cfg.Digest == "" {
+		cfg.Digest = info.Digest
+	}
+	if cfg.Plugin == "" {
+		n := info.Named("plugin")
+		cfg.Plugin = n.Name + "@" + n.Version
+	}
+	s.log = cfg.Logger
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.log = s.log.With("flow", cfg.Flow, "stage", cfg.Stage, "plugin", cfg.Plugin)
+
+	var errs []error
+	errs = append(errs, s.mod.CheckFunction(cfg.Function), checkHosts(cfg.Hosts))
+	switch cfg.Isolation {
+	case "":
+		cfg.Isolation = IsolationBatch
+	case IsolationBatch, IsolationRecord, IsolationFailure:
+	default:
+		errs = append(errs, fmt.Errorf("isolation: %q is not one of %s, %s, %s", cfg.Isolation, IsolationBatch, IsolationRecord, IsolationFailure))
+	}
+	if cfg.Function == StartFunction {
+		cfg.Isolation = IsolationRecord
+	}
+	if len(cfg.Config) == 0 {
+		cfg.Config = json.RawMessage("{}")
+	}
+	errs = append(errs, s.mod.CheckConfig(cfg.Config))
+	s.texts, _ = flatten(cfg.Config)
+	s.configHash = xxhash.Sum64(cfg.Config)
+
+	s.limit = s.mod.rt.cfg.MaxMemoryBytes
+	switch {
+	case cfg.MemoryBytes > s.limit:
+		errs = append(errs, fmt.Errorf("memory: %s is more than this node allows, %s", bytesText(cfg.MemoryBytes), bytesText(s.limit)))
+	case cfg.MemoryBytes > 0:
+		s.limit = cfg.MemoryBytes
+	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
+		s.limit = min(s.limit, int64(info.Manifest.MemoryMB)<<20)
+	}
+	s.limit = s.limit / pageBytes * pageBytes
+	if info.MemoryMinBytes > s.limit {
+		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", bytesText(info.MemoryMinBytes), bytesText(s.limit)))
+	}
+
+	s.fuel = s.mod.rt.cfg.MaxFuelPerRecord
+	switch {
+	case cfg.Fuel < 0 || cfg.Fuel > s.fuel:
+		errs = append(errs, fmt.Errorf("fuel: %d is not from 1 to what this node allows, %d", cfg.Fuel, s.fuel))
+	case cfg.Fuel > 0:
+		s.fuel = cfg.Fuel
+	case info.Manifest != nil && info.Manifest.FuelPerRecord > 0:
+		s.fuel = min(s.fuel, int64(info.Manifest.FuelPerRecord))
+	}
+	return errors.Join(errs...)
+}
+
+// Info tells what is known about the plugin.
+func (s *Stage) Info() *sandbox.Info { return s.mod.info }
+
+// MemoryBytes is the memory limit of each instance.
+func (s *Stage) MemoryBytes() int64 { return s.limit }
+
+// Fuel is the budget of each record.
+func (s *Stage) Fuel() int64 { return s.fuel }
+
+// Impure reports that answers may depend on more than the record: the guest
+// may reach hosts. Its failures cannot be replayed, and a record that fails,
+// or whose batch is processed again, sends its requests again.
+func (s *Stage) Impure() bool { return len(s.cfg.Hosts) > 0 }
+
+// Stateful reports that answers may depend on earlier batches.
+func (s *Stage) Stateful() bool { return s.cfg.Isolation == IsolationFailure }
+
+// Process passes b through the plugin, record by record, and appends the
+// answers to out; each record is answered there, whatever the guest does: with
+// one emission, or a drop where the guest's output is empty. It blocks while
+// all workers are busy. b is only read.
+//
+// An error is about the runtime, not the records: ctx ended, the stage was
+// closed, an instance could not be made; out is then as it was before, and the
+// whole batch may be processed again.
+//
+// ctx is looked at between records, and ends HTTP requests.
+func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Results) error {
+	if len(b.Records) == 0 {
+		return nil
+	}
+	if err := s.enter(ctx); err != nil {
+		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
+	}
+	defer func() { <-s.workers }()
+	emits, drops, failures := len(out.Emits), len(out.Drops), len(out.Failures)
+	run := batchRun{stage: s}
+	err := run.records(ctx, b, out)
+	run.end()
+	if err != nil {
+		clear(out.Emits[emits:])
+		clear(out.Failures[failures:])
+		out.Emits, out.Drops, out.Failures = out.Emits[:emits], out.Drops[:drops], out.Failures[:failures]
+		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
+	}
+	s.count.records.Add(int64(len(b.Records)))
+	s.count.failed.Add(int64(len(out.Failures) - failures))
+	return nil
+}
+
+// enter takes a worker's place.
+func (s *Stage) enter(ctx context.Context) error {
+	select {
+	case <-s.closed:
+		return sandbox.ErrClosed
+	default:
+	}
+	select {
+	case s.workers <- struct{}{}:
+		return nil
+	case <-s.closed:
+		return sandbox.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// batchRun passes one batch through instances.
+type batchRun struct {
+	stage *Stage
+	in    *instance // nil: the next record needs one
+}
+
+func (r *batchRun) records(ctx context.Context, b *record.Batch, out *record.Results) error {
+	s := r.stage
+	for i := range b.Records {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rec := &b.Records[i]
+		a, err := r.call(ctx, b, rec)
+		if err != nil {
+			return err
+		}
+		switch {
+		case a.failure != nil:
+			f := record.Failure{In: int32(i), Err: a.failure}
+			if s.Impure() || s.Stateful() {
+				s.tell(ctx, r.in.env)
+			} else {
+				f.Replay = &record.Replay{BatchID: a.batchID, Now: b.Now, ConfigHash: s.configHash, Logs: r.in.env.texts()}
+				s.count.logsDropped.Add(int64(r.in.env.lost))
+			}
+			out.Failures = append(out.Failures, f)
+			r.drop()
+			continue
+		case len(a.value) == 0:
+			out.Drops = append(out.Drops, int32(i))
+		default:
+			e := record.Emit{In: int32(i), Record: *rec}
+			e.Record.Value, e.Record.To = a.value, -1
+			out.Emits = append(out.Emits, e)
+		}
+		s.tell(ctx, r.in.env)
+	}
+	return nil
+}
+
+// call runs one record, and once more on a fresh instance where it failed on a
+// used one: what a record does must not be blamed on what came before it.
+func (r *batchRun) call(ctx context.Context, b *record.Batch, rec *record.Record) (answer, error) {
+	if r.stage.cfg.Isolation == IsolationRecord {
+		r.drop()
+	}
+	for {
+		if r.in == nil {
+			var err error
+			if r.in, err = r.stage.take(ctx); err != nil {
+				return answer{}, err
+			}
+		}
+		used := r.in.calls > 0
+		a := r.in.call(ctx, b, rec)
+		if a.failure == nil {
+			return a, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return answer{}, err
+		}
+		if !used || a.failure.Class.Transient() {
+			return a, nil
+		}
+		r.stage.count.repeats.Add(1)
+		r.in.close()
+		var err error
+		if r.in, err = r.stage.fresh(ctx); err != nil {
+			return answer{}, err
+		}
+	}
+}
+
+// drop closes a used instance; a fresh one stays.
+func (r *batchRun) drop() {
+	if r.in != nil && r.in.calls > 0 {
+		r.in.close()
+		r.in = nil
+	}
+}
+
+// end keeps the instance for the next batch where it may be used for it.
+func (r *batchRun) end() {
+	if r.in == nil {
+		return
+	}
+	s := r.stage
+	if (r.in.calls == 0 || s.Stateful()) && s.keep(r.in) {
+		return
+	}
+	r.in.close()
+}
+
+// keep makes an instance idle, unless the stage is closed.
+func (s *Stage) keep(in *instance) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+		return false
+	default:
+	}
+	s.idle = append(s.idle, in)
+	return true
+}
+
+// take is an idle instance, or a fresh one.
+func (s *Stage) take(ctx context.Context) (*instance, error) {
+	s.mu.Lock()
+	if n := len(s.idle); n > 0 {
+		in := s.idle[n-1]
+		s.idle[n-1] = nil
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return in, nil
+	}
+	s.mu.Unlock()
+	return s.fresh(ctx)
+}
+
+func (s *Stage) fresh(ctx context.Context) (*instance, error) {
+	in, err := s.newInstance(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("make an instance: %s", s.trapCause(err))
+	}
+	return in, nil
+}
+
+// Close waits for running calls, then closes all instances. Later calls of
+// Process report sandbox.ErrClosed. It gives up waiting when ctx ends; the
+// instances in use are then closed by their calls.
+func (s *Stage) Close(ctx context.Context) error {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		for range cap(s.workers) {
+			select {
+			case s.workers <- struct{}{}:
+			case <-ctx.Done():
+				s.closeErr = fmt.Errorf("close stage %q: calls of plugin %s are still running: %w", s.cfg.Stage, s.cfg.Plugin, ctx.Err())
+			}
+		}
+		s.mu.Lock()
+		idle := s.idle
+		s.idle = nil
+		s.mu.Unlock()
+		for _, in := range idle {
+			in.close()
+		}
+	})
+	return s.closeErr
+}
+
+// Stats tells what the stage did so far.
+func (s *Stage) Stats() Stats {
+	c := &s.count
+	return Stats{
+		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()),
+		Instances: c.instances.Load(), Repeats: c.repeats.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
+	}
+}
