@@ -181,7 +181,10 @@ func builds(t *testing.T, n int) (files []string, wasms [][]byte) {
 // A node that is killed while a plugin is being replaced loses nothing, and
 // every deployment comes to its end.
 func TestKilledWhileDeploying(t *testing.T) {
-	const kills = 8
+	kills := 8
+	if os.Getenv("MILLRACE_FAULT_LONG") != "" {
+		kills = 30
+	}
 	r, f := ordersRig(t)
 	rng := seeded(t)
 	l := startLoad(t, r.source.addr, "orders", rng.Uint64(), loadRate)
