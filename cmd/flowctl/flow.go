@@ -65,6 +65,15 @@ func flowNote(f *api.Flow) string {
 	return ""
 }
 
+// resumeHint is what to do about a flow that paused by itself, once the cause
+// is mended.
+func (a *app) resumeHint(f *api.Flow) string {
+	if f.State != api.StateAutoPaused {
+		return ""
+	}
+	return "when that is mended: `" + a.program + " flow resume " + flowName(f) + "`"
+}
+
 func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
 	state := f.State
 	if f.Reason != "" {
@@ -80,6 +89,7 @@ func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
 		{"Description", f.Description},
 		{"Labels", labels(f.Labels)},
 		{"State", state},
+		{"Go on", a.resumeHint(f)},
 		{"Problem", f.Problem},
 		{"Source", f.Source},
 		{"Delivery", f.Delivery},

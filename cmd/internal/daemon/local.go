@@ -106,6 +106,7 @@ func (l *Local) run(ctx context.Context, f *pipeline.Flow, stop context.CancelCa
 	go func() { ended <- f.Run(ctx) }()
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
+	said := ""
 	for {
 		select {
 		case err := <-ended:
@@ -116,6 +117,11 @@ func (l *Local) run(ctx context.Context, f *pipeline.Flow, stop context.CancelCa
 			}
 			return err
 		case <-tick.C:
+			if p := f.Problem(); (p == "") != (said == "") {
+				if said = p; p != "" {
+					l.Logger.Warn("records do not get through; they are tried again", "problem", p)
+				}
+			}
 			if err := l.collect(f); err != nil {
 				stop(err)
 				<-ended
