@@ -234,7 +234,9 @@ func TestKilledWhileDeploying(t *testing.T) {
 			t.Errorf("deployment %s is not done: %+v", id, d.Flows)
 		}
 	}
-	p := call(t, func(ctx context.Context) (*api.Plugin, error) { return r.client.Plugin(ctx, "orders@1.1.8") })
+	p := call(t, func(ctx context.Context) (*api.Plugin, error) {
+		return r.client.Plugin(ctx, fmt.Sprintf("orders@1.1.%d", kills))
+	})
 	digest = p.Digest
 	if s := r.flow("orders").Stages[0]; s.Digest != digest {
 		t.Errorf("the stage runs %s %s, want %s", s.Plugin, s.Digest, digest)
