@@ -244,6 +244,7 @@ func (r *runner) attend(ctx context.Context, pipe *pipeline.Flow, src source) {
 			} else {
 				discovered = true
 				r.setTrouble("")
+				r.look(ctx, src)
 			}
 			discover.Reset(next)
 		case <-ends.C:
