@@ -208,14 +208,6 @@ type Stage struct {
 	Pos Pos `json:"-"`
 }
 
-// Verb is "filter" or "map".
-func (s *Stage) Verb() string {
-	if s.Plugin == nil && s.Map == nil {
-		return "filter"
-	}
-	return "map"
-}
-
 // Describe is the stage in a word or two for plans and listings:
 // `filter value.a > 1`, `map acme/order-map@^1.2`, `map (set, drop)`.
 func (s *Stage) Describe() string {

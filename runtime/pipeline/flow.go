@@ -337,16 +337,6 @@ func (f *Flow) Clean() bool {
 	return true
 }
 
-// Idle reports whether every record that was fetched is settled.
-func (f *Flow) Idle() bool {
-	for _, l := range f.snapshot() {
-		if !l.empty() {
-			return false
-		}
-	}
-	return true
-}
-
 // Status is the state of the open lanes.
 func (f *Flow) Status() map[record.Partition]LaneStatus {
 	m := map[record.Partition]LaneStatus{}

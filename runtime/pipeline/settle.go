@@ -249,12 +249,6 @@ func (l *lane) idle() <-chan struct{} {
 	return c
 }
 
-func (l *lane) empty() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.win.records == 0 && l.waiting == 0
-}
-
 func (l *lane) setProblem(p string) {
 	l.mu.Lock()
 	l.problem = p

@@ -105,17 +105,11 @@ func wrongName(kind, inside, path string) error {
 func readFlow(ctx context.Context, file string, dryRun bool, ifMatch string) (*PutFlow, error) {
 	var req PutFlow
 	document, err := readDocument(requestOf(ctx), &req)
+	if err == nil {
+		err = complete(&req.Document, &req.File, document, file)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if document != "" {
-		req.Document = document
-	}
-	if req.Document == "" {
-		return nil, &Error{Code: CodeInvalid, Detail: "the request has no document"}
-	}
-	if file != "" {
-		req.File = file
 	}
 	req.DryRun = req.DryRun || dryRun
 	if ifMatch != "" {
@@ -129,20 +123,29 @@ func readFlow(ctx context.Context, file string, dryRun bool, ifMatch string) (*P
 func readConnection(ctx context.Context, file string, dryRun bool) (*PutConnection, error) {
 	var req PutConnection
 	document, err := readDocument(requestOf(ctx), &req)
+	if err == nil {
+		err = complete(&req.Document, &req.File, document, file)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if document != "" {
-		req.Document = document
-	}
-	if req.Document == "" {
-		return nil, &Error{Code: CodeInvalid, Detail: "the request has no document"}
-	}
-	if file != "" {
-		req.File = file
-	}
 	req.DryRun = req.DryRun || dryRun
 	return &req, nil
+}
+
+// complete puts a YAML body and the query's file name into a request, and
+// refuses one without a document.
+func complete(document, file *string, body, name string) error {
+	if body != "" {
+		*document = body
+	}
+	if *document == "" {
+		return &Error{Code: CodeInvalid, Detail: "the request has no document"}
+	}
+	if name != "" {
+		*file = name
+	}
+	return nil
 }
 
 // readDocument returns a YAML body, or decodes a JSON one into req.

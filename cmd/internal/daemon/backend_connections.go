@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,11 +135,8 @@ func (d *Daemon) reopenUsers(key string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range d.runners {
-		for _, name := range r.connections {
-			if name == key {
-				d.retire(r)
-				break
-			}
+		if slices.Contains(r.connections, key) {
+			d.retire(r)
 		}
 	}
 	signal(d.kick)
@@ -173,10 +171,8 @@ func (d *Daemon) apiConnection(c *state.Connection) (*api.Connection, error) {
 		return nil, d.apiError(err)
 	}
 	for _, f := range flows {
-		for _, name := range f.Connections {
-			if name == c.Name {
-				out.UsedBy = append(out.UsedBy, f.FullName())
-			}
+		if slices.Contains(f.Connections, c.Name) {
+			out.UsedBy = append(out.UsedBy, f.FullName())
 		}
 	}
 	return out, nil

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/examples/orders/gen"
 )
 
 // offsets are positions by partition.
@@ -28,7 +30,7 @@ func (o offsets) total() (n int64) {
 // output is one record of the output topic.
 type output struct {
 	number    int // of the event; -1 if there is none
-	sum       sum
+	sum       gen.Sum
 	partition int32
 	offset    int64
 	arrived   time.Time
@@ -72,7 +74,7 @@ func (f *follower) add(fetches kgo.Fetches) {
 			f.err = fmt.Errorf("read %s/%d: got offset %d, want %d", r.Topic, r.Partition, r.Offset, f.next[r.Partition])
 		}
 		f.next[r.Partition] = r.Offset + 1
-		f.outputs = append(f.outputs, output{number: number(r.Headers), sum: sumOf(r.Key, r.Value), partition: r.Partition, offset: r.Offset, arrived: now})
+		f.outputs = append(f.outputs, output{number: number(r.Headers), sum: gen.SumOf(r.Key, r.Value), partition: r.Partition, offset: r.Offset, arrived: now})
 	})
 }
 

@@ -22,7 +22,7 @@ type course struct {
 func goodCourse() *course {
 	c := &course{}
 	for i := range 10 {
-		e := sent{mark: gen.Emit, want: sum{byte(i)}, acked: true, offset: int64(i)}
+		e := sent{mark: gen.Emit, want: gen.Sum{byte(i)}, acked: true, offset: int64(i)}
 		switch i {
 		case 3:
 			e.mark = gen.Drop
@@ -40,7 +40,7 @@ func goodCourse() *course {
 }
 
 func (c *course) write(n int) {
-	c.outputs = append(c.outputs, output{number: n, sum: sum{byte(n)}, offset: int64(len(c.outputs))})
+	c.outputs = append(c.outputs, output{number: n, sum: gen.Sum{byte(n)}, offset: int64(len(c.outputs))})
 }
 
 // drop takes outputs of an event away and closes the gaps.
@@ -72,18 +72,18 @@ func TestJudge(t *testing.T) {
 		{"an output below the watermark came only in the next life", func(c *course) {
 			c.outputs[2], c.outputs[4] = c.outputs[4], c.outputs[2] // 5 for 2
 			c.outputs[2].offset, c.outputs[4].offset = 2, 6
-			c.outputs[4].number, c.outputs[4].sum = 2, sum{2}
+			c.outputs[4].number, c.outputs[4].sum = 2, gen.Sum{2}
 			c.cuts[0].ends[0], c.cuts[0].marks[0] = 4, 4
 		}, "1 not arrived although the watermark had passed them"},
 		{"the watermark passed what had not arrived", func(c *course) { c.cuts[0].marks[0] = 8 }, "1 not arrived"},
 		{"out of order", func(c *course) {
-			c.outputs[8].number, c.outputs[8].sum, c.outputs[9].number, c.outputs[9].sum = 9, sum{9}, 8, sum{8}
+			c.outputs[8].number, c.outputs[8].sum, c.outputs[9].number, c.outputs[9].sum = 9, gen.Sum{9}, 8, gen.Sum{8}
 		}, "1 out of order"},
 		{"out of order as allowed", func(c *course) {
-			c.outputs[8].number, c.outputs[8].sum, c.outputs[9].number, c.outputs[9].sum = 9, sum{9}, 8, sum{8}
+			c.outputs[8].number, c.outputs[8].sum, c.outputs[9].number, c.outputs[9].sum = 9, gen.Sum{9}, 8, gen.Sum{8}
 			c.rules.reordered = 1
 		}, ""},
-		{"altered", func(c *course) { c.outputs[8].sum = sum{99} }, "1 altered"},
+		{"altered", func(c *course) { c.outputs[8].sum = gen.Sum{99} }, "1 altered"},
 		{"a dropped event arrives", func(c *course) { c.write(3) }, "1 not to arrive"},
 		{"a malformed event arrives", func(c *course) { c.write(6) }, "1 not to arrive"},
 		{"what arrives is no event", func(c *course) { c.write(77) }, "1 not to arrive"},

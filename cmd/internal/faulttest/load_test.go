@@ -4,8 +4,6 @@ package faulttest
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"strconv"
 	"sync"
 	"testing"
@@ -17,24 +15,10 @@ import (
 	"github.com/millrace-io/millrace/examples/orders/orderstage"
 )
 
-// sum stands for a key and a value, byte for byte.
-type sum [16]byte
-
-func sumOf(key, value []byte) sum {
-	h := sha256.New()
-	var n [8]byte
-	binary.LittleEndian.PutUint64(n[:], uint64(len(key)))
-	h.Write(n[:])
-	h.Write(key)
-	h.Write(value)
-	var full [sha256.Size]byte
-	return sum(h.Sum(full[:0])[:16])
-}
-
 // sent is one event that was produced.
 type sent struct {
 	mark gen.Mark
-	want sum // of the output, as the native stage makes it; only for Emit
+	want gen.Sum // of the output, as the native stage makes it; only for Emit
 	// Where it lies in the source topic, once acknowledged: there first, if it
 	// lies there twice.
 	acked     bool
@@ -109,7 +93,7 @@ func (l *load) produce(e gen.Event) {
 	s := sent{mark: e.Mark}
 	if e.Mark == gen.Emit {
 		out, _ := orderstage.Order(nil, e.Value)
-		s.want = sumOf(e.Key, out)
+		s.want = gen.SumOf(e.Key, out)
 	}
 	l.mu.Lock()
 	n := len(l.events)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/millrace-io/millrace/examples/orders/gen"
 	"github.com/millrace-io/millrace/plugins/plugintest/guests"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -68,7 +69,7 @@ func TestPoisonRecord(t *testing.T) {
 			f.upTo(t, r.ends(r.output, "out-"+c.value))
 			arrived := make([]int, records)
 			for _, o := range f.all() {
-				if o.number < 0 || o.sum != sumOf([]byte(strconv.Itoa(o.number%100)), fmt.Appendf(nil, "record %d", o.number)) {
+				if o.number < 0 || o.sum != gen.SumOf([]byte(strconv.Itoa(o.number%100)), fmt.Appendf(nil, "record %d", o.number)) {
 					t.Fatalf("output %d/%d (record %d) is not what was sent", o.partition, o.offset, o.number)
 				}
 				arrived[o.number]++

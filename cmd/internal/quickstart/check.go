@@ -2,8 +2,6 @@ package quickstart
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"strconv"
 
@@ -11,25 +9,11 @@ import (
 	"github.com/millrace-io/millrace/examples/orders/orderstage"
 )
 
-// sum stands for a key and a value, byte for byte.
-type sum [16]byte
-
-func sumOf(key, value []byte) sum {
-	h := sha256.New()
-	var n [8]byte
-	binary.LittleEndian.PutUint64(n[:], uint64(len(key)))
-	h.Write(n[:])
-	h.Write(key)
-	h.Write(value)
-	var full [sha256.Size]byte
-	return sum(h.Sum(full[:0])[:16])
-}
-
 // sent is one event that was produced.
 type sent struct {
 	mark gen.Mark
 	key  string
-	want sum // of the output that the native twin makes of it; only for Emit
+	want gen.Sum // of the output that the native twin makes of it; only for Emit
 	// Where it lies in the source topic.
 	partition int32
 	offset    int64
@@ -41,7 +25,7 @@ func expect(e gen.Event, buf []byte) (sent, []byte) {
 	s := sent{mark: e.Mark, key: string(e.Key)}
 	if e.Mark == gen.Emit {
 		buf, _ = orderstage.Order(buf[:0], e.Value)
-		s.want = sumOf(e.Key, buf)
+		s.want = gen.SumOf(e.Key, buf)
 	}
 	return s, buf
 }
@@ -49,7 +33,7 @@ func expect(e gen.Event, buf []byte) (sent, []byte) {
 // output is one record of the output topic.
 type output struct {
 	order     int // the event's number, from its order_id; -1 if there is none
-	sum       sum
+	sum       gen.Sum
 	partition int32
 	offset    int64
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/examples/orders/gen"
 )
 
 // follower reads the output topic from a position on and keeps what check
@@ -72,7 +74,7 @@ func (f *follower) add(fetches kgo.Fetches, now time.Time) error {
 			f.err = fmt.Errorf("read topic %s, partition %d: got offset %d, want %d", r.Topic, r.Partition, r.Offset, f.next[r.Partition])
 		}
 		f.next[r.Partition] = r.Offset + 1
-		o := output{order: orderNumber(r.Value), sum: sumOf(r.Key, r.Value), partition: r.Partition, offset: r.Offset}
+		o := output{order: orderNumber(r.Value), sum: gen.SumOf(r.Key, r.Value), partition: r.Partition, offset: r.Offset}
 		if _, ok := f.first[o.order]; !ok && o.order >= 0 {
 			f.first[o.order] = len(f.outputs)
 			if o.order < keepValues {
