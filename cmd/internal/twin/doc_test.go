@@ -1,0 +1,110 @@
+package twin
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestPage runs the reference page's example: its file, and its calls with
+// their answers.
+func TestPage(t *testing.T) {
+	path := filepath.Join("..", "..", "..", "docs", "reference", "twin.md")
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind string) string {
+		_, rest, ok := strings.Cut(string(page), "```"+kind+"\n")
+		text, _, closed := strings.Cut(rest, "```")
+		if !ok || !closed {
+			t.Fatalf("%s has no block of %s", path, kind)
+		}
+		return text
+	}
+	p := listen(t, block("yaml"), Options{})
+	calls := 0
+	for _, call := range strings.Split(block("console"), "$ curl -s ")[1:] {
+		command, want, _ := strings.Cut(call, "\n")
+		calls++
+		method, url, body, headers := "GET", "", "", []string{}
+		words := regexp.MustCompile(`'[^']*'|\S+`).FindAllString(command, -1)
+		for i := 0; i < len(words); i++ {
+			switch word := strings.Trim(words[i], "'"); word {
+			case "-d":
+				i++
+				method, body = "POST", strings.Trim(words[i], "'")
+			case "-H":
+				i++
+				name, value, _ := strings.Cut(strings.Trim(words[i], "'"), ": ")
+				headers = append(headers, name, value)
+			default:
+				url = strings.TrimPrefix(word, "http://127.0.0.1:8088")
+			}
+		}
+		p.seen()
+		if got := p.send(method, url, body, headers...); got.err != nil || level(got.body) != level(want) {
+			t.Errorf("curl %s\n got: %s%v\nwant: %s", command, level(got.body), got.err, level(want))
+		}
+	}
+	if calls < 5 {
+		t.Errorf("%d calls on the page", calls)
+	}
+}
+
+// level puts the same in place of what is never the same.
+func level(s string) string {
+	s = regexp.MustCompile(`"time":"[^"]*"`).ReplaceAllString(s, `"time":"..."`)
+	s = regexp.MustCompile(`"ms":[0-9.]+`).ReplaceAllString(s, `"ms":0`)
+	return strings.TrimSpace(s)
+}
+
+// TestExample: the example with all troubles works, and shows each of them.
+func TestExample(t *testing.T) {
+	src, err := os.ReadFile(filepath.Join("..", "..", "..", "examples", "partner", "twin.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Parse("twin.yaml", src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Name != "regulator" || len(f.routes) != 1 || len(f.routes[0].answers) != 9 || f.seed != 7 {
+		t.Errorf("%+v", f)
+	}
+	seen := map[string]bool{}
+	for i := range f.routes[0].answers {
+		a := &f.routes[0].answers[i]
+		seen[a.trouble()] = true
+		if a.trouble() == resetBody && a.body == nil {
+			t.Error("an answer that is cut off has no words of its own")
+		}
+	}
+	for _, want := range []string{"", "html", "truncated", "reset_before", "reset_body", "slow", "hang"} {
+		if !seen[want] {
+			t.Errorf("no %s", want)
+		}
+	}
+	p := listen(t, string(src), Options{})
+	p.SetCalm(true)
+	body := `[{"id":"a","shop_id":"s","amount":1}]`
+	if r := p.send("POST", "/v2/orders", body); r.status != http.StatusUnauthorized {
+		t.Errorf("not signed: %d", r.status)
+	}
+	var out struct {
+		Code    int
+		Results []struct {
+			ID   string
+			Code int
+		}
+	}
+	r := p.send("POST", "/v2/orders", body, "X-Sign", hexMAC("made-up", body))
+	if err := json.NewDecoder(strings.NewReader(r.body)).Decode(&out); err != nil && err != io.EOF || r.status != 200 || out.Code != 0 || len(out.Results) != 1 || out.Results[0].ID != "a" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
