@@ -15,3 +15,14 @@ var Faulty []byte
 //
 //go:embed wasi/wasi.wasm
 var WASI []byte
+
+// Conformance is the reference guest of the conformance protocol, which the
+// golden vectors are about.
+//
+//go:embed conformance/conformance.wasm
+var Conformance []byte
+
+// Mutant is Conformance with one fault, which the configuration names.
+//
+//go:embed mutant/mutant.wasm
+var Mutant []byte

@@ -1,0 +1,5 @@
+//go:build !race
+
+package guests_test
+
+const race = false
