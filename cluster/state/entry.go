@@ -23,7 +23,11 @@ const (
 	entryReplay
 	entryZstd
 	entryRedelivered
-	entryFlags = entryOmitted | entryReplay | entryZstd | entryRedelivered
+	// entryUsage: fuel and limits follow the logs of the replay.
+	entryUsage
+	// entryNoReplay: the reason stands where a replay would.
+	entryNoReplay
+	entryFlags = entryOmitted | entryReplay | entryZstd | entryRedelivered | entryUsage | entryNoReplay
 )
 
 var (
@@ -45,7 +49,7 @@ var (
 
 // EncodeEntry writes a failure entry as it is stored and as it travels in a
 // Commit. The input's value is compressed where that saves something. The
-// entry's Seq is not part of it, nor is the input's To.
+// entry's Seq is not part of it, nor is the input's To, nor the Setting.
 func EncodeEntry(e *record.Entry) []byte {
 	in := &e.Input
 	var flags byte
@@ -53,8 +57,13 @@ func EncodeEntry(e *record.Entry) []byte {
 	if e.InputOmitted {
 		flags |= entryOmitted
 	}
-	if e.Replay != nil {
+	switch r := e.Replay; {
+	case r != nil && (r.Fuel != 0 || r.FuelLimit != 0 || r.MemoryLimit != 0):
+		flags |= entryReplay | entryUsage
+	case r != nil:
 		flags |= entryReplay
+	case e.NoReplay != "":
+		flags |= entryNoReplay
 	}
 	if in.Redelivered {
 		flags |= entryRedelivered
@@ -80,6 +89,12 @@ func EncodeEntry(e *record.Entry) []byte {
 		b = putInt(appendFixed64(b, r.BatchID), r.Now)
 		b = appendFixed64(putInt(b, int64(r.ImageLevel)), r.ConfigHash)
 		b = putStrings(b, r.Logs)
+		if flags&entryUsage != 0 {
+			b = putInt(putInt(putInt(b, r.Fuel), r.FuelLimit), r.MemoryLimit)
+		}
+	}
+	if flags&entryNoReplay != 0 {
+		b = putString(b, e.NoReplay)
 	}
 	b = putString(putString(b, in.Topic), in.Broker)
 	b = putInt(putInt(putInt(b, int64(in.Partition)), in.Offset), in.Timestamp)
@@ -116,6 +131,16 @@ func DecodeEntry(b []byte) (*record.Entry, error) {
 	}
 	if flags&entryReplay != 0 {
 		e.Replay = &record.Replay{BatchID: d.fixed64(), Now: d.int(), ImageLevel: int(d.int32()), ConfigHash: d.fixed64(), Logs: d.strings()}
+		if flags&entryUsage != 0 {
+			e.Replay.Fuel, e.Replay.FuelLimit, e.Replay.MemoryLimit = d.int(), d.int(), d.int()
+		}
+	} else if flags&entryUsage != 0 {
+		d.fail("fuel without a replay")
+	}
+	if flags&entryNoReplay != 0 {
+		if e.NoReplay = d.string(); e.Replay != nil || e.NoReplay == "" {
+			d.fail("a reason for no replay beside one, or none")
+		}
 	}
 	in := &e.Input
 	in.To, in.Redelivered = -1, flags&entryRedelivered != 0

@@ -79,6 +79,15 @@ func fullEntry() *record.Entry {
 	}
 }
 
+// otherEntries are one whose replay tells fuel and limits, and one that has no
+// replay.
+func otherEntries() []*record.Entry {
+	used, none := fullEntry(), fullEntry()
+	used.Replay.Fuel, used.Replay.FuelLimit, used.Replay.MemoryLimit = 4711, 1_200_000, 64<<20
+	none.Replay, none.NoReplay = nil, "alone the record is answered otherwise"
+	return []*record.Entry{used, none}
+}
+
 func sampleCommands() []Command {
 	pins := []Pin{{"1-map", digestA, "1.0.0"}, {"2-map", digestB, "2.0.0"}}
 	omitted := &record.Entry{Flow: "default/orders", Stage: "1-map", Class: record.TooLarge, Attempts: 1, InputOmitted: true, InputHash: 77,
@@ -221,6 +230,11 @@ func TestValuesGolden(t *testing.T) {
 	b = EncodeEntry(fullEntry())
 	v14, err := DecodeEntry(b)
 	add("entry", dec(fullEntry(), b, v14, err))
+	for i, e := range otherEntries() {
+		b = EncodeEntry(e)
+		back, err := DecodeEntry(b)
+		add([]string{"entry with fuel", "entry that cannot be replayed"}[i], dec(e, b, back, err))
+	}
 	golden(t, "testdata/values.golden", lines)
 }
 
@@ -275,6 +289,9 @@ func FuzzDescribeKey(f *testing.F) {
 
 func FuzzDecodeValues(f *testing.F) {
 	f.Add(EncodeEntry(fullEntry()))
+	for _, e := range otherEntries() {
+		f.Add(EncodeEntry(e))
+	}
 	f.Add((&Flow{Project: "p", Name: "n"}).encode())
 	f.Add((&Slot{Owner: nodeA}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {

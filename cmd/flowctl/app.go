@@ -50,11 +50,13 @@ func (a *app) commands() []*cobra.Command {
 		a.lintCommand(),
 		a.deployCommand(),
 		a.runCommand(),
+		a.replayCommand(),
 		a.flowCommand(),
 		a.queueCommand(),
 		a.pluginCommand(),
 		a.connectionCommand(),
 		a.brokerCommand(),
+		a.twinCommand(),
 		a.nodeCommand(),
 		a.completionCommand(),
 		a.versionCommand(),
@@ -154,13 +156,17 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
+// ownFlag is the annotation of a flag that has the name of a global one and
+// another meaning: the environment is not asked for it.
+const ownFlag = "own"
+
 // prepare reads the environment and the global flags; it runs before every
 // command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "FLOWCTL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if v := a.getenv(name); v != "" && !f.Changed && f.Name != "help" && f.Name != "server" {
+		if v := a.getenv(name); v != "" && !f.Changed && f.Name != "help" && f.Name != "server" && f.Annotations[ownFlag] == nil {
 			if err := cmd.Flags().Set(f.Name, v); err != nil {
 				errs = append(errs, cli.Usage(fmt.Sprintf("unset %s or correct it", name), "%s=%q: %v", name, v, err))
 			}

@@ -23,6 +23,7 @@ type deployOptions struct {
 	flow, stage        string
 	storeOnly, dryRun  bool
 	name, source, sink string
+	function           string
 	timeout            time.Duration
 }
 
@@ -56,6 +57,7 @@ func (a *app) deployCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.storeOnly, "store-only", false, "store the plugin and change no stage")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "store the plugin and only say which stages would change")
 	cmd.Flags().StringVar(&o.source, "source", "", "make a one-stage flow that reads kafka://HOST:PORT/TOPIC")
+	cmd.Flags().StringVar(&o.function, "function", "", "export to call with each record, of an Extism plugin in a one-stage flow")
 	cmd.Flags().StringVar(&o.sink, "sink", "", "where the one-stage flow delivers: kafka://HOST:PORT/TOPIC or https://HOST/PATH")
 	cmd.Flags().StringVar(&o.name, "name", "", "name of the one-stage flow (default: the plugin's)")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until every slot has switched")
@@ -82,6 +84,9 @@ func (o *deployOptions) validate() error {
 	}
 	if o.name != "" {
 		return cli.Usage("give --source and --sink too, or set the plugin's name in its manifest", "--name names the one-stage flow, and there is none")
+	}
+	if o.function != "" {
+		return cli.Usage("give --source and --sink too, or write `function:` into the flow", "--function is for the one-stage flow, and there is none")
 	}
 	if o.flow != "" {
 		_, _, err := splitFlow(o.flow)
@@ -307,7 +312,11 @@ func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o
 	if project != flow.DefaultProject {
 		fmt.Fprintf(&doc, "project: %s\n", strconv.Quote(project))
 	}
-	fmt.Fprintf(&doc, "source: %s\nstages:\n  - map: ./%s\n  - push: %s\n", strconv.Quote(o.source), file, strconv.Quote(o.sink))
+	fmt.Fprintf(&doc, "source: %s\nstages:\n  - map: ./%s\n", strconv.Quote(o.source), file)
+	if o.function != "" {
+		fmt.Fprintf(&doc, "    function: %s\n", strconv.Quote(o.function))
+	}
+	fmt.Fprintf(&doc, "  - push: %s\n", strconv.Quote(o.sink))
 	req := &api.PutFlow{Document: doc.String(), File: name + ".yaml", Files: map[string]string{"./" + file: p.Digest}, DryRun: true}
 	present, err := node.Flow(ctx, project, name)
 	switch {

@@ -24,6 +24,7 @@ type memory struct {
 	connections map[string]*api.Connection
 	plugins     []*api.Plugin
 	inspected   map[string]*sandbox.Info
+	blobs       map[string][]byte
 	// deployment is the progress of the last one, and nothing more.
 	deployment *api.Deployment
 	// polls is how often a deployment is asked for until it is done; below 0
@@ -157,8 +158,25 @@ func (m *memory) Failures(_ context.Context, q *api.FailureQuery) (*api.FailureP
 	return page, nil
 }
 
-func (m *memory) Failure(context.Context, string, string, uint64) (*record.Entry, error) {
-	return nil, notFound("failure", "")
+func (m *memory) Failure(_ context.Context, project, name string, seq uint64) (*record.Entry, error) {
+	defer m.call("failure %s/%s/%d", project, name, seq)()
+	if _, err := m.flow(project, name); err != nil {
+		return nil, err
+	}
+	for _, e := range m.failures[project+"/"+name] {
+		if e.Seq == seq {
+			return e, nil
+		}
+	}
+	return nil, notFound("entry", fmt.Sprintf("%s/%s/%d", project, name, seq))
+}
+
+func (m *memory) Blob(_ context.Context, digest string) ([]byte, error) {
+	defer m.call("blob %s", digest)()
+	if b := m.blobs[digest]; b != nil {
+		return b, nil
+	}
+	return nil, notFound("plugin", digest)
 }
 
 func (m *memory) PutConnection(_ context.Context, req *api.PutConnection) (*api.ConnectionPlan, error) {
@@ -229,7 +247,7 @@ func (m *memory) UploadPlugin(_ context.Context, file string, wasm io.Reader) (*
 		}
 	}
 	p := &api.Plugin{Namespace: "default", Name: named.Name, Version: named.Version, Digest: info.Digest, Size: int64(info.Size), Mode: info.Mode}
-	m.plugins, m.inspected[p.Digest] = append(m.plugins, p), info
+	m.plugins, m.inspected[p.Digest], m.blobs[p.Digest] = append(m.plugins, p), info, b
 	return p, nil
 }
 

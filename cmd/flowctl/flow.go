@@ -54,7 +54,8 @@ func figure(of func(*api.Figures) int64) func(*api.Flow) string {
 	}
 }
 
-// flowNote is why a flow does not run, or does not get on.
+// flowNote is why a flow does not run, or does not get on; else which of its
+// stages are not pure.
 func flowNote(f *api.Flow) string {
 	switch {
 	case f.Reason != "":
@@ -62,7 +63,30 @@ func flowNote(f *api.Flow) string {
 	case f.Problem != "":
 		return f.Problem
 	}
-	return ""
+	return purity(f)
+}
+
+// purity names the stages of a flow that are not pure.
+func purity(f *api.Flow) string {
+	var notes []string
+	for i := range f.Stages {
+		if s := &f.Stages[i]; s.Stateful || s.Impure {
+			notes = append(notes, s.ID+" is "+stagePurity(s))
+		}
+	}
+	return strings.Join(notes, ", ")
+}
+
+// stagePurity says what a stage is whose answers depend on more than the
+// record.
+func stagePurity(s *api.Stage) string {
+	switch {
+	case s.Stateful && s.Impure:
+		return "stateful and impure"
+	case s.Stateful:
+		return "stateful"
+	}
+	return "impure"
 }
 
 // resumeHint is what to do about a flow that paused by itself, once the cause
@@ -99,6 +123,9 @@ func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
 		{"Queue", queue},
 		{"Revision", fmt.Sprintf("%d, applied %s ago", f.Revision, cli.Age(a.now(), f.Updated))},
 		{"Created", cli.Stamp(f.Created)},
+	}
+	if p := purity(f); p != "" {
+		pairs = append(pairs, [2]string{"Not pure", p + ": no replay, no comparison of versions"})
 	}
 	if format == cli.Wide {
 		pairs = append(pairs, [2]string{"UID", f.UID}, [2]string{"Generation", fmt.Sprintf("%d, of deployments %d", f.Generation, f.DeployGeneration)})

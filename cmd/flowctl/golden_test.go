@@ -47,7 +47,7 @@ func newHarness(t *testing.T) *harness {
 
 func newMemory() *memory {
 	digest := func(c string) string { return "sha256:" + strings.Repeat(c, 64) }
-	m := &memory{flows: map[string]*api.Flow{}, failures: map[string][]*record.Entry{}, connections: map[string]*api.Connection{}, inspected: map[string]*sandbox.Info{}, polls: 2}
+	m := &memory{flows: map[string]*api.Flow{}, failures: map[string][]*record.Entry{}, connections: map[string]*api.Connection{}, inspected: map[string]*sandbox.Info{}, blobs: map[string][]byte{}, polls: 2}
 	m.flows["default/orders"] = &api.Flow{
 		Project: "default", Name: "orders", UID: "00000000000000a1", Description: "Masks orders", Labels: map[string]string{"team": "integration", "tier": "p1"},
 		Revision: 3, Generation: 1, DeployGeneration: 2, State: api.StateRunning, Order: "partition", Slots: 4,
@@ -80,6 +80,7 @@ func newMemory() *memory {
 		entry(2, record.Trap, "mask", "unreachable\x1b[2J in function parse_order, called by stage_batch with a long story behind it", "c-18", "{\"id\":\x00\xff"),
 		entry(3, record.TooLarge, "deliver", "the broker takes 1 MiB", "c-19", `{"id":3}`),
 	}
+	m.failures["default/orders"][1].Replay = &record.Replay{Fuel: 4711, FuelLimit: 1_200_000}
 	m.connections["main"] = &api.Connection{Name: "main", Kind: "kafka", Target: "10.0.0.5:9092", Updated: ago(72 * time.Hour), UsedBy: []string{"acme/refunds", "default/orders", "default/third"}}
 	m.connections["partner"] = &api.Connection{Name: "partner", Kind: "http", Target: "https://partner.example", Updated: ago(time.Minute)}
 	m.plugins = []*api.Plugin{{Namespace: "default", Name: "order-mask", Version: "1.2.0", Digest: digest("a"), Size: 48_123, Mode: "call", Stored: ago(24 * time.Hour), UsedBy: []string{"default/orders/mask"}}}

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/millrace-io/millrace/cmd/internal/cli"
+	"github.com/millrace-io/millrace/plugins/extism"
+	"github.com/millrace-io/millrace/plugins/manifest"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 )
 
@@ -32,8 +37,18 @@ type inspection struct {
 	Obstacles      []string        `json:"restore_obstacles,omitempty"`
 	Functions      int             `json:"functions"`
 	CodeBytes      int             `json:"code_bytes"`
-	Imports        []symbol        `json:"imports"`
-	Exports        []symbol        `json:"exports"`
+	// Callable are what `function:` of a stage may name, in extism mode.
+	Callable []string `json:"callable,omitempty"`
+	Function string   `json:"function,omitempty"` // the default of the manifest
+	UsesHTTP bool     `json:"uses_http"`
+	// What an instance and a record may take, and who says so: the manifest,
+	// or the default of nodes.
+	MemoryLimitBytes int64    `json:"memory_limit_bytes"`
+	MemoryLimitFrom  string   `json:"memory_limit_from"`
+	FuelPerRecord    int64    `json:"fuel_per_record"`
+	FuelFrom         string   `json:"fuel_from"`
+	Imports          []symbol `json:"imports"`
+	Exports          []symbol `json:"exports"`
 }
 
 type refusal struct {
@@ -55,8 +70,10 @@ func newInspection(name string, i *sandbox.Info) *inspection {
 		MemoryMinBytes: i.MemoryMinBytes, MemoryMaxBytes: i.MemoryMaxBytes, ExactRestore: i.ExactRestore, Obstacles: i.RestoreObstacles,
 		Functions: i.Functions, CodeBytes: i.CodeBytes, Imports: []symbol{}, Exports: []symbol{}, Outputs: i.Outputs(),
 	}
+	v.Callable, v.UsesHTTP = i.Callable, i.UsesHTTP
+	v.limits(i)
 	if m := i.Manifest; m != nil {
-		v.Deterministic = m.Deterministic
+		v.Deterministic, v.Function = m.Deterministic, m.Function
 		if string(m.Config) != "null" { // as it comes from far away
 			v.Config = m.Config
 		}
@@ -71,6 +88,69 @@ func newInspection(name string, i *sandbox.Info) *inspection {
 		v.Exports = append(v.Exports, symbol{e.Name, fmt.Sprint(e.Kind), e.Signature})
 	}
 	return v
+}
+
+// Where a limit comes from.
+const (
+	fromManifest = "manifest"
+	fromNode     = "default of nodes"
+)
+
+func (v *inspection) limits(i *sandbox.Info) {
+	v.MemoryLimitBytes, v.MemoryLimitFrom = sandbox.DefaultMaxMemoryBytes, fromNode
+	v.FuelPerRecord, v.FuelFrom = sandbox.DefaultMaxFuel, fromNode
+	if i.Mode == manifest.ModeExtism {
+		v.FuelPerRecord = extism.DefaultMaxFuelPerRecord
+	}
+	if m := i.Manifest; m != nil {
+		if m.MemoryMB > 0 {
+			v.MemoryLimitBytes, v.MemoryLimitFrom = int64(m.MemoryMB)<<20, fromManifest
+		}
+		if m.FuelPerRecord > 0 {
+			v.FuelPerRecord, v.FuelFrom = m.FuelPerRecord, fromManifest
+		}
+	}
+}
+
+// schemaSummary names the fields of a configuration, those that are needed
+// first.
+func schemaSummary(schema json.RawMessage) string {
+	var s struct {
+		Properties map[string]struct {
+			Type json.RawMessage `json:"type"`
+		} `json:"properties"`
+		Required   []string        `json:"required"`
+		Additional json.RawMessage `json:"additionalProperties"`
+	}
+	if err := json.Unmarshal(schema, &s); err != nil || len(s.Properties) == 0 {
+		return ""
+	}
+	names := slices.Sorted(maps.Keys(s.Properties))
+	slices.SortStableFunc(names, func(a, b string) int {
+		return cmp.Compare(boolInt(!slices.Contains(s.Required, a)), boolInt(!slices.Contains(s.Required, b)))
+	})
+	var parts []string
+	for _, n := range names {
+		part := n
+		if t := strings.Trim(string(s.Properties[n].Type), `"`); t != "" {
+			part += " " + t
+		}
+		if slices.Contains(s.Required, n) {
+			part += " (required)"
+		}
+		parts = append(parts, part)
+	}
+	if string(s.Additional) != "false" {
+		parts = append(parts, "others")
+	}
+	return strings.Join(parts, ", ")
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (a *app) printInspection(v *inspection) error {
@@ -95,16 +175,42 @@ func inspectionDetail(w io.Writer, format cli.Format, v *inspection) error {
 	}
 	memory := "from " + cli.Bytes(v.MemoryMinBytes)
 	if v.MemoryMaxBytes > 0 {
-		memory += " to " + cli.Bytes(v.MemoryMaxBytes)
+		memory += " to " + cli.Bytes(v.MemoryMaxBytes) + " of its own"
 	}
+	memory += fmt.Sprintf("; limit %s (%s)", cli.Bytes(v.MemoryLimitBytes), v.MemoryLimitFrom)
+	fuel := fmt.Sprintf("%d units a record (%s)", v.FuelPerRecord, v.FuelFrom)
 	restore := "exact: an instance is put back to its image"
 	if !v.ExactRestore {
 		restore = "a fresh instance for each batch: " + strings.Join(v.Obstacles, "; ")
+	}
+	functions := ""
+	if v.Mode == manifest.ModeExtism {
+		functions = strings.Join(v.Callable, ", ") + "; the flow names one"
+		if v.Function != "" {
+			functions = strings.Join(v.Callable, ", ") + "; " + v.Function + " unless the flow names another"
+		}
+	}
+	state := "none: stateful only with isolation: failure in the flow"
+	if v.Mode == manifest.ModeLines {
+		state = "none: each run starts as if anew"
+	}
+	effects := "none"
+	switch {
+	case v.UsesHTTP:
+		effects = "HTTP, to the hosts that the flow lists, which makes its stage impure; to none without"
+	case !v.Deterministic:
+		effects = "none; its manifest says that it is not deterministic"
+	}
+	if v.Mode == "" {
+		state, effects = "", ""
 	}
 	config := "not taken"
 	switch {
 	case v.Config != nil && v.Configurable:
 		config = "taken, held against its JSON Schema"
+		if fields := schemaSummary(v.Config); fields != "" {
+			config += ": " + fields
+		}
 	case v.Configurable:
 		config = "taken as it is"
 	}
@@ -114,7 +220,8 @@ func inspectionDetail(w io.Writer, format cli.Format, v *inspection) error {
 	}
 	err := cli.Pairs(w, [][2]string{
 		{"Plugin", v.Plugin}, {"Runs", runs}, {"Mode", mode}, {"ABI", abi}, {"Digest", v.Digest}, {"Size", cli.Bytes(int64(v.Size))},
-		{"Manifest", manifest}, {"Outputs", strings.Join(v.Outputs, ", ")}, {"Config", config}, {"Memory", memory}, {"Restore", restore},
+		{"Manifest", manifest}, {"Outputs", strings.Join(v.Outputs, ", ")}, {"Config", config}, {"Functions", functions}, {"Memory", memory}, {"Fuel", fuel}, {"Restore", restore},
+		{"State", state}, {"Effects", effects},
 		{"Code", fmt.Sprintf("%s, %s", cli.Plural(v.Functions, "function"), cli.Bytes(int64(v.CodeBytes)))},
 	})
 	if err != nil {

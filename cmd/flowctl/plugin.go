@@ -16,8 +16,9 @@ import (
 )
 
 func (a *app) pluginCommand() *cobra.Command {
-	return a.groupCommand("plugin", "List stored plugins, and look into plugin files", a.example("plugin list", "plugin get order-mask", "plugin inspect ./order-mask.wasm"),
-		a.pluginList(), a.pluginGet(), a.pluginInspect())
+	return a.groupCommand("plugin", "List stored plugins; inspect, test and rewrite plugin files",
+		a.example("plugin list", "plugin get order-mask", "plugin inspect ./order-mask.wasm", "plugin test ./order-mask.wasm"),
+		a.pluginList(), a.pluginGet(), a.pluginInspect(), a.pluginTest(), a.pluginRewrite())
 }
 
 func (a *app) pluginView() cli.View[*api.Plugin] {
@@ -172,15 +173,17 @@ func namesFile(arg, dir string) bool {
 // says why it cannot run and what to do; if the file is a module, the bytes and
 // the report come with it.
 func (a *app) readPlugin(path string) ([]byte, *sandbox.Info, error) {
-	full := path
-	if !filepath.IsAbs(full) {
-		full = filepath.Join(a.dir, path)
-	}
-	wasm, err := os.ReadFile(full)
+	return a.readPluginAs(path, "")
+}
+
+// readPluginAs is readPlugin for a mode that is asked for; see
+// sandbox.InspectAs.
+func (a *app) readPluginAs(path, mode string) ([]byte, *sandbox.Info, error) {
+	wasm, err := a.readModule(path)
 	if err != nil {
-		return nil, nil, a.fileError(path, full, err)
+		return nil, nil, err
 	}
-	info, err := sandbox.Inspect(wasm)
+	info, err := sandbox.InspectAs(wasm, mode)
 	if err != nil {
 		return nil, nil, refused(path, err)
 	}

@@ -83,7 +83,8 @@ func (a *app) queuePeek() *cobra.Command {
 		Use: "peek [PROJECT/]FLOW", Short: "Show the oldest entries of a failure queue",
 		Long: "Show the oldest entries of a failure queue: where each record failed, why, and the\n" +
 			"record as the failing stage got it. Messages and inputs are cut to fit a line; -o wide\n" +
-			"shows them whole, -o ndjson writes the entries as `run --failures` does.",
+			"shows them whole, with the fuel that the failing call used; -o ndjson writes the entries as\n" +
+			"`run --failures` does. `replay FLOW/SEQ` runs an entry again.",
 		Example: a.example("queue peek orders", "queue peek orders -n 100 --class schema", "queue peek orders --stage mask --key c-17 -o wide"),
 		Args:    a.args(1, 1, "FLOW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -153,7 +154,7 @@ func (a *app) entryView() cli.View[*record.Entry] {
 		return cli.Shorten(s, textWidth)
 	}
 	return cli.View[*record.Entry]{
-		Name: func(e *record.Entry) string { return strconv.FormatUint(e.Seq, 10) },
+		Name: func(e *record.Entry) string { return shortFlow(e.Flow) + "/" + strconv.FormatUint(e.Seq, 10) },
 		Columns: []cli.Column[*record.Entry]{
 			{Title: "SEQ", Cell: func(e *record.Entry) string { return strconv.FormatUint(e.Seq, 10) }},
 			{Title: "AGE", Cell: func(e *record.Entry) string { return cli.Age(a.now(), e.Time) }},
@@ -164,6 +165,12 @@ func (a *app) entryView() cli.View[*record.Entry] {
 			{Title: "CLASS", Cell: func(e *record.Entry) string { return e.Class.String() }},
 			{Title: "CODE", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Code), 10) }},
 			{Title: "ATTEMPTS", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Attempts), 10) }},
+			{Title: "FUEL", Wide: true, Cell: func(e *record.Entry) string {
+				if e.Replay == nil || e.Replay.FuelLimit == 0 {
+					return ""
+				}
+				return strconv.FormatInt(e.Replay.Fuel, 10)
+			}},
 			{Title: "KEY", Wide: true, Cell: func(e *record.Entry) string { return string(e.Input.Key) }},
 			{Title: "MESSAGE", Cell: func(e *record.Entry) string { return cut(e.Message) }},
 			{Title: "INPUT", Cell: func(e *record.Entry) string {

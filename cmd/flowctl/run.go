@@ -10,12 +10,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 	"github.com/millrace-io/millrace/cmd/internal/daemon"
+	"github.com/millrace-io/millrace/plugins/extism"
 	"github.com/millrace-io/millrace/plugins/manifest"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/flow"
@@ -27,6 +29,8 @@ type runOptions struct {
 	in, out, failures string
 	envelope          bool
 	with              string
+	function          string
+	hosts             []string
 	vars              []string
 	files             []string
 	secrets           string
@@ -55,9 +59,12 @@ func (a *app) runCommand() *cobra.Command {
 			"not read; an unknown field ends the run. Bytes that are not UTF-8 are {\"base64\":\"...\"}; a\n" +
 			"value that is no string is taken as its JSON text. A plugin that exports stage_batch gets\n" +
 			"the record of it; a program of lines that is run alone gets the whole object on its STDIN,\n" +
-			"and writes such objects.",
+			"and writes such objects.\n\n" +
+			"An Extism plugin is called by the export that --function names, with the value of each\n" +
+			"record; what it answers is the new value, nothing drops the record, an error fails it. It\n" +
+			"reaches the hosts of --host alone.",
 		Example: a.example("run upper.wasm < records.txt", "run order-mask.wasm --with '{\"fields\":[\"email\"]}' --in orders.ndjson --out masked.ndjson",
-			"run upper.wasm --envelope < envelopes.ndjson",
+			"run upper.wasm --envelope < envelopes.ndjson", "run count_vowels.wasm --function count_vowels < words.txt",
 			"run flow.yaml --failures failures.ndjson < orders.ndjson"),
 		Args: a.args(1, 1, "PLUGIN.wasm or FLOW.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runLocal(cmd, args[0], o) },
@@ -67,6 +74,8 @@ func (a *app) runCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.failures, "failures", "", "write records that failed to this file, one JSON object a line")
 	cmd.Flags().BoolVar(&o.envelope, "envelope", false, "lines are JSON objects with key, value and headers, in and out")
 	cmd.Flags().StringVar(&o.with, "with", "", "configuration of the plugin, a JSON object")
+	cmd.Flags().StringVar(&o.function, "function", "", "export to call with each record, of an Extism plugin")
+	cmd.Flags().StringArrayVar(&o.hosts, "host", nil, "host that an Extism plugin may reach by HTTP, * stands for any part; may be repeated")
 	cmd.Flags().StringArrayVar(&o.vars, "var", nil, "NAME=VALUE overrides a var of the flow; may be repeated")
 	cmd.Flags().StringArrayVarP(&o.files, "file", "f", nil, "further documents with the flow's connections; may be repeated")
 	cmd.Flags().StringVar(&o.secrets, "secrets", "secrets", "folder that holds the secrets that connections name")
@@ -74,10 +83,7 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 func (a *app) runLocal(cmd *cobra.Command, path string, o runOptions) (err error) {
-	l := daemon.Local{EnvelopeIO: o.envelope, Secrets: a.path(o.secrets), Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	if dir, err := os.UserCacheDir(); err == nil {
-		l.CacheDir = filepath.Join(dir, "millrace", "wazero")
-	}
+	l := daemon.Local{EnvelopeIO: o.envelope, Secrets: a.path(o.secrets), CacheDir: compileCache(), Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	if ext := filepath.Ext(path); ext == ".yaml" || ext == ".yml" {
 		err = a.localFlow(&l, path, o)
 	} else {
@@ -189,12 +195,50 @@ func (a *app) localPlugin(l *daemon.Local, path string, o runOptions) error {
 		l.With = json.RawMessage(o.with)
 	}
 	wasm, info, err := a.readPlugin(path)
+	if wasm != nil && o.function != "" {
+		if info, err = sandbox.InspectAs(wasm, manifest.ModeExtism); err == nil {
+			err = info.Err()
+		}
+		err = refused(path, err)
+	}
 	if err != nil {
 		return err
 	}
+	if err := checkFunction(path, info, &o); err != nil {
+		return err
+	}
+	l.Function, l.Hosts = o.function, o.hosts
 	l.Plugin, l.PluginWasm = filepath.Base(path), wasm
+	l.PluginFile = func(flow.PluginRef) string { return a.path(path) }
 	// A program gets the very lines that come in.
 	l.Envelope = o.envelope && info.Mode == manifest.ModeLines
+	return nil
+}
+
+// checkFunction holds --function and --host against what a plugin is.
+func checkFunction(path string, info *sandbox.Info, o *runOptions) error {
+	if info.Mode != manifest.ModeExtism {
+		if len(o.hosts) > 0 {
+			return cli.Usage("leave it out", "--host goes with an Extism plugin, and %s is none", path)
+		}
+		return nil
+	}
+	if err := extism.CheckHosts(o.hosts); err != nil {
+		return cli.Usage("correct --host", "%v", err)
+	}
+	name, choose := o.function, "its functions: "+strings.Join(info.Callable, ", ")
+	if name == "" && info.Manifest != nil {
+		name = info.Manifest.Function
+	}
+	switch {
+	case name == "":
+		return cli.Usage("say which with --function; "+choose, "%s is an Extism plugin: one of its functions is called with each record", path)
+	case !slices.Contains(info.Callable, name):
+		if near := cli.Nearest(name, info.Callable); near != "" {
+			choose = "did you mean " + near + "? " + choose
+		}
+		return &cli.Error{Exit: cli.ExitInvalid, Code: string(flow.CodePluginFunction), Detail: fmt.Sprintf("%s has no function %s that can be called with a record", path, name), Next: choose}
+	}
 	return nil
 }
 
@@ -202,6 +246,9 @@ func (a *app) localPlugin(l *daemon.Local, path string, o runOptions) error {
 func (a *app) localFlow(l *daemon.Local, path string, o runOptions) error {
 	if o.with != "" {
 		return cli.Usage("set `with:` in the flow", "--with goes with a plugin, and %s is a flow", path)
+	}
+	if o.function != "" || len(o.hosts) > 0 {
+		return cli.Usage("set `function:` and `hosts:` of the stage in the flow", "--function and --host go with a plugin, and %s is a flow", path)
 	}
 	vars, err := parseVars(o.vars)
 	if err != nil {
@@ -247,6 +294,7 @@ func (a *app) localFlow(l *daemon.Local, path string, o runOptions) error {
 	}
 	dir := main.dir
 	l.LoadPlugin = func(ref flow.PluginRef) ([]byte, error) { return os.ReadFile(pluginPath(dir, ref.Path)) }
+	l.PluginFile = func(ref flow.PluginRef) string { return a.path(pluginPath(dir, ref.Path)) }
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -15,10 +16,10 @@ var event = `{"id":12345,"note":"a test","pad":"` + strings.Repeat("x", 265) + `
 // costs without a plugin.
 func BenchmarkStage(b *testing.B) {
 	for _, plugin := range []struct{ name, function string }{{"hello", "run_test"}, {"replace", "run_test"}, {"count_vowels", "count_vowels"}} {
-		for _, isolation := range []string{IsolationBatch, IsolationRecord, IsolationFailure} {
+		for _, isolation := range []string{sandbox.IsolationBatch, sandbox.IsolationRecord, sandbox.IsolationFailure} {
 			for _, size := range []int{1, 128} {
 				b.Run(fmt.Sprintf("plugin=%s/isolation=%s/batch=%d", plugin.name, isolation, size), func(b *testing.B) {
-					s := stageOf(b, plugin.name, StageConfig{Function: plugin.function, Isolation: isolation})
+					s := stageOf(b, plugin.name, sandbox.StageConfig{Function: plugin.function, Isolation: isolation})
 					values := make([]string, size)
 					for i := range values {
 						values[i] = event

@@ -41,10 +41,10 @@ func flatten(config []byte) (map[string]string, error) {
 	return out, nil
 }
 
-// checkHosts refuses patterns that the SDK would read in another way than
+// CheckHosts refuses patterns that the SDK would read in another way than
 // they are meant: a host is a name in lower case or an address, in which *
 // stands for any run of characters.
-func checkHosts(hosts []string) error {
+func CheckHosts(hosts []string) error {
 	var errs []error
 	for _, h := range hosts {
 		if h == "" || strings.ContainsFunc(h, func(r rune) bool {

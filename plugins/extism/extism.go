@@ -47,9 +47,17 @@ type Config struct {
 	// guest's memory and Extism's own together.
 	MaxMemoryBytes int64
 	// MaxFuelPerRecord is the fuel (see package rewrite) of each record of a
-	// stage that asks for nothing else, and the most that one may ask for; 0:
-	// DefaultMaxFuelPerRecord.
+	// stage that asks for nothing else, and the most that one may ask for, at
+	// most MaxFuel; 0: DefaultMaxFuelPerRecord.
 	MaxFuelPerRecord int64
+	// MaxModuleBytes is the largest plugin that is compiled; 0:
+	// sandbox.DefaultMaxModuleBytes.
+	MaxModuleBytes int
+	// Precompile is given each rewritten module before it is compiled in this
+	// process; an error refuses the plugin. It is for sandbox.Runtime's, with
+	// the same CacheDir: the compiler then runs in a process that may die of
+	// it. May be nil.
+	Precompile func(ctx context.Context, wasm []byte) error
 }
 
 func (c Config) defaults() Config {
@@ -65,6 +73,9 @@ func (c Config) defaults() Config {
 	if c.MaxFuelPerRecord == 0 {
 		c.MaxFuelPerRecord = DefaultMaxFuelPerRecord
 	}
+	if c.MaxModuleBytes == 0 {
+		c.MaxModuleBytes = sandbox.DefaultMaxModuleBytes
+	}
 	return c
 }
 
@@ -77,8 +88,11 @@ func (c Config) Validate() error {
 	if m := c.MaxMemoryBytes; m != 0 && (m < pageBytes || m > 4<<30) {
 		errs = append(errs, fmt.Errorf("memory limit: %d bytes is not from %d to %d", m, pageBytes, int64(4)<<30))
 	}
-	if c.MaxFuelPerRecord < 0 {
-		errs = append(errs, fmt.Errorf("fuel limit: %d is negative", c.MaxFuelPerRecord))
+	if c.MaxFuelPerRecord < 0 || c.MaxFuelPerRecord > MaxFuel {
+		errs = append(errs, fmt.Errorf("fuel limit: %d is not from 0 to %d", c.MaxFuelPerRecord, int64(MaxFuel)))
+	}
+	if c.MaxModuleBytes < 0 {
+		errs = append(errs, fmt.Errorf("module limit: %d bytes is negative", c.MaxModuleBytes))
 	}
 	return errors.Join(errs...)
 }

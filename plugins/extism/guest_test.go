@@ -1,6 +1,10 @@
 package extism
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/millrace-io/millrace/plugins/sandbox"
+)
 
 // A guest is put together here, instruction by instruction: what it does
 // wrong, no PDK would.
@@ -36,7 +40,9 @@ func hostileGuest() []byte {
 		[]byte{0x60, 0, 0},                // 3: ()
 		[]byte{0x60, 2, i32, i32, 1, i32}, // 4: (i32, i32) -> i32
 	)
-	env := func(name string, typ byte) []byte { return append(append(text(envModule), text(name)...), 0, typ) }
+	env := func(name string, typ byte) []byte {
+		return append(append(text(sandbox.ExtismModule), text(name)...), 0, typ)
+	}
 	imports := vector(env("alloc", 1), env("store_u64", 2), env("output_set", 2))
 
 	const (

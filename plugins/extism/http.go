@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -60,7 +61,7 @@ func requestError(err error) *record.Error {
 		return &record.Error{Class: record.Rejected, Message: e.Error(), Err: e}
 	}
 	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return record.Errorf(record.TooLarge, "a host answered more than %s", bytesText(e.Limit))
+		return record.Errorf(record.TooLarge, "a host answered more than %s", sandbox.BytesText(e.Limit))
 	}
 	e, ok := errors.AsType[*url.Error](err)
 	if !ok {
@@ -70,5 +71,5 @@ func requestError(err error) *record.Error {
 	if e.Timeout() {
 		class = record.Timeout
 	}
-	return &record.Error{Class: class, Message: printable([]byte(e.Error())), Err: e}
+	return &record.Error{Class: class, Message: sandbox.Printable([]byte(e.Error())), Err: e}
 }

@@ -11,10 +11,17 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the program that compiles for TestPrecompile.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "compile-plugin" {
+		os.Exit(sandbox.RunCompileChild(os.Stdin, os.Stdout, os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // sdkDir is where the module of the SDK lies, whose plugins the tests run.
 var sdkDir = sync.OnceValues(func() (string, error) {
@@ -108,7 +115,7 @@ func compile(tb testing.TB, rt *Runtime, wasm []byte) *Module {
 	return m
 }
 
-func newStage(tb testing.TB, m *Module, cfg StageConfig) *Stage {
+func newStage(tb testing.TB, m *Module, cfg sandbox.StageConfig) *Stage {
 	tb.Helper()
 	if cfg.Stage == "" {
 		cfg.Stage = "s"
@@ -126,7 +133,7 @@ func newStage(tb testing.TB, m *Module, cfg StageConfig) *Stage {
 }
 
 // stageOf runs a plugin of the SDK.
-func stageOf(tb testing.TB, name string, cfg StageConfig) *Stage {
+func stageOf(tb testing.TB, name string, cfg sandbox.StageConfig) *Stage {
 	tb.Helper()
 	return newStage(tb, moduleOf(tb, name), cfg)
 }

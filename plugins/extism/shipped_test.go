@@ -58,7 +58,7 @@ func TestShippedAnswers(t *testing.T) {
 		t.Run(tt.plugin+tt.config, func(t *testing.T) {
 			skipLarge(t, tt.plugin)
 			var logs []string
-			s := stageOf(t, tt.plugin, StageConfig{Function: tt.function, Config: []byte(tt.config), OnLog: func(l slog.Level, line string) {
+			s := stageOf(t, tt.plugin, sandbox.StageConfig{Function: tt.function, Config: []byte(tt.config), OnLog: func(l slog.Level, line string) {
 				logs = append(logs, l.String()+" "+line)
 			}})
 			b := batchOf(tt.in...)
@@ -92,10 +92,10 @@ func TestShippedAlloc(t *testing.T) {
 		t.Skip("too slow with the race detector")
 	}
 	m := compile(t, open(t, Config{Workers: 1, MaxFuelPerRecord: 100_000_000}), shipped(t, "alloc"))
-	if out := process(t, newStage(t, m, StageConfig{Function: "run_test"}), batchOf("x")); len(out.Drops) != 1 {
+	if out := process(t, newStage(t, m, sandbox.StageConfig{Function: "run_test"}), batchOf("x")); len(out.Drops) != 1 {
 		t.Errorf("got %+v, want a drop", out.Failures)
 	}
-	out := process(t, newStage(t, m, StageConfig{Function: "run_test", Fuel: 1_000_000}), batchOf("x"))
+	out := process(t, newStage(t, m, sandbox.StageConfig{Function: "run_test", Fuel: 1_000_000}), batchOf("x"))
 	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.Fuel {
 		t.Errorf("got %+v, want a failure of class fuel", out)
 	}
@@ -110,10 +110,10 @@ func TestShippedFailures(t *testing.T) {
 		message                  string
 	}{
 		{plugin: "fail", function: "run_test", class: record.Rejected, code: 1, message: "Some error message"},
-		{plugin: "exit", function: "_start", config: `{"code":500}`, class: record.Rejected, code: 500, message: "exit code 500"},
-		{plugin: "exit", function: "_start", config: `{"code":"-1"}`, class: record.Rejected, code: 0xffffffff, message: "exit code 4294967295"},
-		{plugin: "exit", function: "_start", config: `{"code":"abc"}`, class: record.Rejected, code: 1, message: "exit code 1"},
-		{plugin: "exit", function: "_start", class: record.Rejected, code: 2, message: "exit code 2"},
+		{plugin: "exit", function: "_start", config: `{"code":500}`, class: record.Rejected, code: 500, message: "proc_exit(500)"},
+		{plugin: "exit", function: "_start", config: `{"code":"-1"}`, class: record.Rejected, code: 0xffffffff, message: "proc_exit(4294967295)"},
+		{plugin: "exit", function: "_start", config: `{"code":"abc"}`, class: record.Rejected, code: 1, message: "proc_exit(1)"},
+		{plugin: "exit", function: "_start", class: record.Rejected, code: 2, message: "proc_exit(2)"},
 		{plugin: "fs", function: "run_test", class: record.Rejected, code: 1, message: "/mnt/test.txt"},
 		{plugin: "fs_std", function: "run_test", class: record.Rejected, code: 1, message: "/mnt/test.txt"},
 		{plugin: "read_write", function: "try_read", config: `{"path":"/mnt/test.txt"}`, class: record.Rejected, code: 1, message: "Failed to read file"},
@@ -122,7 +122,7 @@ func TestShippedFailures(t *testing.T) {
 	} {
 		t.Run(tt.plugin+tt.config, func(t *testing.T) {
 			skipLarge(t, tt.plugin)
-			s := stageOf(t, tt.plugin, StageConfig{Function: tt.function, Config: []byte(tt.config)})
+			s := stageOf(t, tt.plugin, sandbox.StageConfig{Function: tt.function, Config: []byte(tt.config)})
 			out := process(t, s, batchOf("a", "b"))
 			if len(out.Failures) != 2 || len(out.Emits)+len(out.Drops) != 0 {
 				t.Fatalf("got %d failures, %q, drops %v, want 2 failures", len(out.Failures), values(out), out.Drops)
@@ -182,7 +182,7 @@ func TestHosts(t *testing.T) {
 	defer srv.Close()
 	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 
-	s := stageOf(t, "http_headers", StageConfig{Function: "http_get", Hosts: []string{"127.0.0.*"}})
+	s := stageOf(t, "http_headers", sandbox.StageConfig{Function: "http_get", Hosts: []string{"127.0.0.*"}})
 	if !s.Impure() {
 		t.Error("a stage with hosts is impure")
 	}

@@ -5,86 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"golang.org/x/time/rate"
 
+	"github.com/millrace-io/millrace/plugins/abi"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
-)
-
-// The isolations of a stage.
-const (
-	// IsolationBatch gives each batch a fresh instance.
-	IsolationBatch = "batch"
-	// IsolationRecord gives each record a fresh instance.
-	IsolationRecord = "record"
-	// IsolationFailure keeps instances until a call fails; the stage is then
-	// stateful.
-	IsolationFailure = "failure"
 )
 
 // StartFunction is the entry of a WASI command. As the function of a stage it
 // gets a fresh instance for each record, whatever the isolation.
 const StartFunction = "_start"
 
-// StageConfig is the place of a plugin in a flow.
-type StageConfig struct {
-	// Flow is {project}/{name}, Stage the id in it, Plugin name@version; all
-	// for logs and messages.
-	Flow, Stage, Plugin string
-	// FlowUID goes into batch ids.
-	FlowUID uint64
-	// Digest of the plugin for logs; empty: the module's own.
-	Digest string
-	// Function is the export to call; required.
-	Function string
-	// Config is what config_get answers: an object, whose values are given as
-	// texts, nested ones as JSON. Empty: {}.
-	Config json.RawMessage
-	// Hosts that the guest may reach by HTTP: names in lower case, in which *
-	// stands for any run of characters. None: the guest reaches no network.
-	// With any the stage is impure.
-	Hosts []string
-	// MemoryBytes limits the memory of an instance; 0: memory_mb of the
-	// manifest, else the runtime's limit. More than that is an error.
-	MemoryBytes int64
-	// Fuel is the budget of each record; 0: fuel_per_record of the manifest,
-	// else the runtime's. More than that is an error.
-	Fuel int64
-	// Isolation is IsolationBatch, IsolationRecord or IsolationFailure; empty:
-	// IsolationBatch.
-	Isolation string
-
-	// Logger gets the guest's log lines, nil discards.
-	Logger *slog.Logger
-	// OnLog gets the same lines, may be nil. Both are called within Process,
-	// at most sandbox.LogsPerSecond times a second.
-	OnLog func(level slog.Level, line string)
-}
-
-// logBurst is how many log lines may come at once.
-const logBurst = 1000
-
-// Stats counts what a stage did since it was made.
-type Stats struct {
-	// Calls of the guest, the repeated ones included; Records in them.
-	Calls, Records int64
-	// GuestTime is the time of the calls.
-	GuestTime time.Duration
-	// Instances made; Repeats are calls made again to judge a failure.
-	Instances, Repeats int64
-	// Failed counts records in Results.Failures; LogsDropped log lines over
-	// the limit.
-	Failed, LogsDropped int64
-}
-
 type counters struct {
-	calls, records, guest, instances, repeats, failed, logsDropped atomic.Int64
+	calls, records, guest, fuel, instances, repeats, failed, logsDropped atomic.Int64
 }
 
 // Stage runs a plugin at its place in a flow. Process may be called by many
@@ -92,9 +29,8 @@ type counters struct {
 // Config.Workers.
 type Stage struct {
 	mod        *Module
-	cfg        StageConfig
+	cfg        sandbox.StageConfig
 	texts      map[string]string // shared by the instances, only read
-	log        *slog.Logger
 	limit      int64
 	fuel       int64
 	code       *code
@@ -110,20 +46,18 @@ type Stage struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	limiter *rate.Limiter
-	unsaid  atomic.Int64 // dropped log lines that no message told of yet
-	count   counters
+	outlet *sandbox.Outlet
+	count  counters
 }
 
 // NewStage checks the configuration and starts one instance, so that a plugin
 // that does not start fails here (*sandbox.InitError). It compiles the plugin
 // anew where the stage has another budget of fuel than those before it. Close
 // releases the stage.
-func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) {
+func (m *Module) NewStage(ctx context.Context, cfg sandbox.StageConfig) (*Stage, error) {
 	s := &Stage{
 		mod: m, cfg: cfg,
 		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
-		limiter: rate.NewLimiter(sandbox.LogsPerSecond, logBurst),
 	}
 	if err := s.configure(); err != nil {
 		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
@@ -139,7 +73,7 @@ func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) 
 	if n := int64(in.alloc.total); n > s.limit {
 		in.close()
 		return nil, fmt.Errorf("stage %q: plugin %s: memory: it starts with %s, Extism's own included; the limit is %s",
-			cfg.Stage, s.cfg.Plugin, bytesText(n), bytesText(s.limit))
+			cfg.Stage, s.cfg.Plugin, sandbox.BytesText(n), sandbox.BytesText(s.limit))
 	}
 	s.idle = append(s.idle, in)
 	return s, nil
@@ -154,23 +88,28 @@ func (s *Stage) configure() error {
 		n := info.Named("plugin")
 		cfg.Plugin = n.Name + "@" + n.Version
 	}
-	s.log = cfg.Logger
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	s.log = s.log.With("flow", cfg.Flow, "stage", cfg.Stage, "plugin", cfg.Plugin)
+	s.outlet = sandbox.NewOutlet(cfg)
 
 	var errs []error
-	errs = append(errs, s.mod.CheckFunction(cfg.Function), checkHosts(cfg.Hosts))
+	if cfg.Function == "" && info.Manifest != nil {
+		cfg.Function = info.Manifest.Function
+	}
+	errs = append(errs, s.mod.CheckFunction(cfg.Function), CheckHosts(cfg.Hosts))
+	if cfg.Lines != "" || cfg.Envelope {
+		errs = append(errs, errors.New("lines: `lines` and `envelope` are for programs that read STDIN; an Extism plugin gets one value a call"))
+	}
+	for _, n := range cfg.Outputs {
+		errs = append(errs, fmt.Errorf("outputs: an Extism plugin has no output %q, only the default one", n))
+	}
 	switch cfg.Isolation {
 	case "":
-		cfg.Isolation = IsolationBatch
-	case IsolationBatch, IsolationRecord, IsolationFailure:
+		cfg.Isolation = sandbox.IsolationBatch
+	case sandbox.IsolationBatch, sandbox.IsolationRecord, sandbox.IsolationFailure:
 	default:
-		errs = append(errs, fmt.Errorf("isolation: %q is not one of %s, %s, %s", cfg.Isolation, IsolationBatch, IsolationRecord, IsolationFailure))
+		errs = append(errs, fmt.Errorf("isolation: %q is not one of %s, %s, %s", cfg.Isolation, sandbox.IsolationBatch, sandbox.IsolationRecord, sandbox.IsolationFailure))
 	}
 	if cfg.Function == StartFunction {
-		cfg.Isolation = IsolationRecord
+		cfg.Isolation = sandbox.IsolationRecord
 	}
 	if len(cfg.Config) == 0 {
 		cfg.Config = json.RawMessage("{}")
@@ -179,29 +118,9 @@ func (s *Stage) configure() error {
 	s.texts, _ = flatten(cfg.Config)
 	s.configHash = xxhash.Sum64(cfg.Config)
 
-	s.limit = s.mod.rt.cfg.MaxMemoryBytes
-	switch {
-	case cfg.MemoryBytes > s.limit:
-		errs = append(errs, fmt.Errorf("memory: %s is more than this node allows, %s", bytesText(cfg.MemoryBytes), bytesText(s.limit)))
-	case cfg.MemoryBytes > 0:
-		s.limit = cfg.MemoryBytes
-	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
-		s.limit = min(s.limit, int64(info.Manifest.MemoryMB)<<20)
-	}
-	s.limit = s.limit / pageBytes * pageBytes
-	if info.MemoryMinBytes > s.limit {
-		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", bytesText(info.MemoryMinBytes), bytesText(s.limit)))
-	}
-
-	s.fuel = s.mod.rt.cfg.MaxFuelPerRecord
-	switch {
-	case cfg.Fuel < 0 || cfg.Fuel > s.fuel:
-		errs = append(errs, fmt.Errorf("fuel: %d is not from 1 to what this node allows, %d", cfg.Fuel, s.fuel))
-	case cfg.Fuel > 0:
-		s.fuel = cfg.Fuel
-	case info.Manifest != nil && info.Manifest.FuelPerRecord > 0:
-		s.fuel = min(s.fuel, int64(info.Manifest.FuelPerRecord))
-	}
+	var err error
+	s.limit, s.fuel, err = cfg.Limits(info, s.mod.rt.cfg.MaxMemoryBytes, s.mod.rt.cfg.MaxFuelPerRecord)
+	errs = append(errs, err)
 	return errors.Join(errs...)
 }
 
@@ -220,7 +139,7 @@ func (s *Stage) Fuel() int64 { return s.fuel }
 func (s *Stage) Impure() bool { return len(s.cfg.Hosts) > 0 }
 
 // Stateful reports that answers may depend on earlier batches.
-func (s *Stage) Stateful() bool { return s.cfg.Isolation == IsolationFailure }
+func (s *Stage) Stateful() bool { return s.cfg.Isolation == sandbox.IsolationFailure }
 
 // Process passes b through the plugin, record by record, and appends the
 // answers to out; each record is answered there, whatever the guest does: with
@@ -272,6 +191,11 @@ func (s *Stage) enter(ctx context.Context) error {
 	}
 }
 
+// tell passes on what a call logged.
+func (s *Stage) tell(ctx context.Context, in *instance) {
+	s.count.logsDropped.Add(s.outlet.Tell(ctx, in.env))
+}
+
 // batchRun passes one batch through instances.
 type batchRun struct {
 	stage *Stage
@@ -285,38 +209,34 @@ func (r *batchRun) records(ctx context.Context, b *record.Batch, out *record.Res
 			return err
 		}
 		rec := &b.Records[i]
-		a, err := r.call(ctx, b, rec)
+		id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, b.Partition, rec.Offset, 1)
+		a, err := r.call(ctx, b.Now, id, rec)
 		if err != nil {
 			return err
 		}
-		switch {
-		case a.failure != nil:
-			f := record.Failure{In: int32(i), Err: a.failure}
-			if s.Impure() || s.Stateful() {
-				s.tell(ctx, r.in.env)
-			} else {
-				f.Replay = &record.Replay{BatchID: a.batchID, Now: b.Now, ConfigHash: s.configHash, Logs: r.in.env.texts()}
-				s.count.logsDropped.Add(int64(r.in.env.lost))
-			}
-			out.Failures = append(out.Failures, f)
-			r.drop()
+		a.answer(int32(i), rec, out)
+		if a.failure == nil {
+			s.tell(ctx, r.in)
 			continue
-		case len(a.value) == 0:
-			out.Drops = append(out.Drops, int32(i))
-		default:
-			e := record.Emit{In: int32(i), Record: *rec}
-			e.Record.Value, e.Record.To = a.value, -1
-			out.Emits = append(out.Emits, e)
 		}
-		s.tell(ctx, r.in.env)
+		if reason := s.unrepeatable(); reason != "" {
+			out.Failures[len(out.Failures)-1].NoReplay = reason
+			s.tell(ctx, r.in)
+		} else {
+			f := &out.Failures[len(out.Failures)-1]
+			f.Replay = &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash, Logs: r.in.env.Texts(),
+				Fuel: a.fuel, FuelLimit: s.fuel, MemoryLimit: s.limit}
+			s.count.logsDropped.Add(r.in.env.Lost())
+		}
+		r.drop()
 	}
 	return nil
 }
 
 // call runs one record, and once more on a fresh instance where it failed on a
 // used one: what a record does must not be blamed on what came before it.
-func (r *batchRun) call(ctx context.Context, b *record.Batch, rec *record.Record) (answer, error) {
-	if r.stage.cfg.Isolation == IsolationRecord {
+func (r *batchRun) call(ctx context.Context, now int64, id uint64, rec *record.Record) (answer, error) {
+	if r.stage.cfg.Isolation == sandbox.IsolationRecord {
 		r.drop()
 	}
 	for {
@@ -327,7 +247,7 @@ func (r *batchRun) call(ctx context.Context, b *record.Batch, rec *record.Record
 			}
 		}
 		used := r.in.calls > 0
-		a := r.in.call(ctx, b, rec)
+		a := r.in.call(ctx, now, id, rec)
 		if a.failure == nil {
 			return a, nil
 		}
@@ -426,10 +346,11 @@ func (s *Stage) Close(ctx context.Context) error {
 }
 
 // Stats tells what the stage did so far.
-func (s *Stage) Stats() Stats {
+func (s *Stage) Stats() sandbox.Stats {
 	c := &s.count
-	return Stats{
-		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()),
+	return sandbox.Stats{
+		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()), Fuel: c.fuel.Load(),
 		Instances: c.instances.Load(), Repeats: c.repeats.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
+		Stateful: s.Stateful(),
 	}
 }

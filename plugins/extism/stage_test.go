@@ -31,7 +31,7 @@ func counts(out *record.Results) []uint64 {
 }
 
 func TestFailureClasses(t *testing.T) {
-	m := hostile(t, Config{Workers: 1, MaxMemoryBytes: 4 << 20})
+	m := hostile(t, Config{Workers: 1, MaxMemoryBytes: 4 << 20, MaxFuelPerRecord: MaxFuel})
 	for _, tt := range []struct {
 		function string
 		class    record.Class
@@ -51,7 +51,7 @@ func TestFailureClasses(t *testing.T) {
 			if tt.function == "recurse" { // before the fuel ends, and slowly
 				fuel, in = 0, in[:1]
 			}
-			s := newStage(t, m, StageConfig{Function: tt.function, Fuel: fuel})
+			s := newStage(t, m, sandbox.StageConfig{Function: tt.function, Fuel: fuel})
 			for range 2 {
 				out := process(t, s, batchOf(in...))
 				if len(out.Failures) != len(in) || len(out.Emits)+len(out.Drops) != 0 {
@@ -66,7 +66,7 @@ func TestFailureClasses(t *testing.T) {
 		})
 	}
 	t.Run("wild output is none", func(t *testing.T) {
-		if out := process(t, newStage(t, m, StageConfig{Function: "wild"}), batchOf("a")); len(out.Drops) != 1 {
+		if out := process(t, newStage(t, m, sandbox.StageConfig{Function: "wild"}), batchOf("a")); len(out.Drops) != 1 {
 			t.Errorf("got %+v, want a drop", out)
 		}
 	})
@@ -75,16 +75,16 @@ func TestFailureClasses(t *testing.T) {
 // A stage's own budget and limit hold, not only the node's.
 func TestStageLimits(t *testing.T) {
 	m := hostile(t, Config{Workers: 1, MaxMemoryBytes: 4 << 20})
-	s := newStage(t, m, StageConfig{Function: "loop", Fuel: 5000})
+	s := newStage(t, m, sandbox.StageConfig{Function: "loop", Fuel: 5000})
 	if out := process(t, s, batchOf("a")); len(out.Failures) != 1 || !strings.Contains(out.Failures[0].Err.Message, "5000 units") {
 		t.Errorf("got %+v, want a failure at 5000 units", out)
 	}
-	s = newStage(t, m, StageConfig{Function: "grow", MemoryBytes: 2 << 20})
+	s = newStage(t, m, sandbox.StageConfig{Function: "grow", MemoryBytes: 2 << 20})
 	if out := process(t, s, batchOf("a")); len(out.Failures) != 1 || !strings.Contains(out.Failures[0].Err.Message, "the limit is 2 MiB") {
 		t.Errorf("got %+v, want a failure at 2 MiB", out)
 	}
 	// The input does not fit into Extism's memory.
-	s = newStage(t, m, StageConfig{Function: "count", MemoryBytes: 2 << 20})
+	s = newStage(t, m, sandbox.StageConfig{Function: "count", MemoryBytes: 2 << 20})
 	out := process(t, s, batchOf(strings.Repeat("x", 3<<20), "y"))
 	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.Memory || !slices.Equal(counts(out), []uint64{1}) {
 		t.Errorf("got %+v, want the first record to fail for memory, and 1", out)
@@ -95,7 +95,7 @@ func TestIsolation(t *testing.T) {
 	m := hostile(t, Config{Workers: 1})
 	run := func(function, isolation string, wantFirst, wantSecond []uint64) *Stage {
 		t.Helper()
-		s := newStage(t, m, StageConfig{Function: function, Isolation: isolation})
+		s := newStage(t, m, sandbox.StageConfig{Function: function, Isolation: isolation})
 		for i, want := range [][]uint64{wantFirst, wantSecond} {
 			out := process(t, s, batchOf("a", "b", "c", "d"))
 			if got := counts(out); !slices.Equal(got, want) || len(out.Failures) != 0 {
@@ -105,14 +105,14 @@ func TestIsolation(t *testing.T) {
 		return s
 	}
 	run("count", "", []uint64{1, 2, 3, 4}, []uint64{1, 2, 3, 4})
-	run("count", IsolationRecord, []uint64{1, 1, 1, 1}, []uint64{1, 1, 1, 1})
-	s := run("count", IsolationFailure, []uint64{1, 2, 3, 4}, []uint64{5, 6, 7, 8})
+	run("count", sandbox.IsolationRecord, []uint64{1, 1, 1, 1}, []uint64{1, 1, 1, 1})
+	s := run("count", sandbox.IsolationFailure, []uint64{1, 2, 3, 4}, []uint64{5, 6, 7, 8})
 	if !s.Stateful() {
 		t.Error("a stage with isolation failure is stateful")
 	}
 	// The third call of an instance traps: on a fresh one the same record is
 	// fine, and not to blame.
-	s = run("third", IsolationBatch, []uint64{1, 2, 1, 2}, []uint64{1, 2, 1, 2})
+	s = run("third", sandbox.IsolationBatch, []uint64{1, 2, 1, 2}, []uint64{1, 2, 1, 2})
 	if st := s.Stats(); st.Repeats != 2 || st.Calls != 10 || st.Records != 8 || st.Instances != 4 || st.Failed != 0 {
 		t.Errorf("got %+v, want 2 repeats in 10 calls of 8 records, 4 instances", st)
 	}
@@ -122,18 +122,20 @@ func TestRefusedConfiguration(t *testing.T) {
 	m := hostile(t, Config{MaxFuelPerRecord: 1000})
 	for _, tt := range []struct {
 		name string
-		cfg  StageConfig
+		cfg  sandbox.StageConfig
 		want string
 	}{
-		{"no function", StageConfig{}, `"count" "third"`},
-		{"unknown function", StageConfig{Function: "nope"}, `does not export "nope"`},
-		{"function with parameters", StageConfig{Function: "two"}, `"two" has the type (i32, i32) -> i32`},
-		{"configuration", StageConfig{Function: "count", Config: []byte(`[1]`)}, "no JSON object"},
-		{"host", StageConfig{Function: "count", Hosts: []string{"https://x/"}}, `"https://x/" is no host name`},
-		{"isolation", StageConfig{Function: "count", Isolation: "none"}, `isolation: "none"`},
-		{"memory", StageConfig{Function: "count", MemoryBytes: 1 << 40}, "more than this node allows"},
-		{"memory at the start", StageConfig{Function: "count", MemoryBytes: 64 << 10}, "Extism's own included"},
-		{"fuel", StageConfig{Function: "count", Fuel: 1001}, "fuel: 1001"},
+		{"no function", sandbox.StageConfig{}, `"count" "third"`},
+		{"unknown function", sandbox.StageConfig{Function: "nope"}, `does not export "nope"`},
+		{"function with parameters", sandbox.StageConfig{Function: "two"}, `"two" has the type (i32, i32) -> i32`},
+		{"configuration", sandbox.StageConfig{Function: "count", Config: []byte(`[1]`)}, "no JSON object"},
+		{"host", sandbox.StageConfig{Function: "count", Hosts: []string{"https://x/"}}, `"https://x/" is no host name`},
+		{"isolation", sandbox.StageConfig{Function: "count", Isolation: "none"}, `isolation: "none"`},
+		{"memory", sandbox.StageConfig{Function: "count", MemoryBytes: 1 << 40}, "more than this node allows"},
+		{"memory at the start", sandbox.StageConfig{Function: "count", MemoryBytes: 64 << 10}, "Extism's own included"},
+		{"fuel", sandbox.StageConfig{Function: "count", Fuel: 1001}, "fuel: 1001"},
+		{"lines", sandbox.StageConfig{Function: "count", Lines: sandbox.LinesEach}, "are for programs that read STDIN"},
+		{"outputs", sandbox.StageConfig{Function: "count", Outputs: []string{"audit"}}, `no output "audit"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, err := m.NewStage(t.Context(), tt.cfg)
@@ -161,7 +163,7 @@ func TestRefusedModules(t *testing.T) {
 		{"no module", []byte("no module"), sandbox.RefusedFormat, ""},
 		{"unknown function", replace("alloc", "allok"), sandbox.RefusedImport, `"extism:host/env" "allok"`},
 		{"wrong type", replace("store_u64", "http_requ"[:9]), sandbox.RefusedImport, `"http_requ"`},
-		{"foreign module", replace(envModule, "extism:host/usr"), sandbox.RefusedImport, `"extism:host/usr" "alloc"`},
+		{"foreign module", replace(sandbox.ExtismModule, "extism:host/usr"), sandbox.RefusedImport, `"extism:host/usr" "alloc"`},
 		{"type error", replace("\x20\x00\x42\x08\x10\x02", "\x20\x00\x41\x08\x10\x02"), sandbox.RefusedFormat, "does not validate"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -176,17 +178,17 @@ func TestRefusedModules(t *testing.T) {
 
 func TestLogLimits(t *testing.T) {
 	n := 0
-	s := stageOf(t, "log", StageConfig{Function: "run_test", Isolation: IsolationFailure, OnLog: func(slog.Level, string) { n++ }})
+	s := stageOf(t, "log", sandbox.StageConfig{Function: "run_test", Isolation: sandbox.IsolationFailure, OnLog: func(slog.Level, string) { n++ }})
 	values := make([]string, 600) // 3 lines each
 	process(t, s, batchOf(values...))
 	dropped := int(s.Stats().LogsDropped)
-	if n < logBurst || n+dropped != 3*len(values) || dropped == 0 {
-		t.Errorf("got %d lines and %d dropped, want %d together, at least %d passed on", n, dropped, 3*len(values), logBurst)
+	if n < sandbox.LogBurst || n+dropped != 3*len(values) || dropped == 0 {
+		t.Errorf("got %d lines and %d dropped, want %d together, at least %d passed on", n, dropped, 3*len(values), sandbox.LogBurst)
 	}
 }
 
 func TestClose(t *testing.T) {
-	s := stageOf(t, "hello", StageConfig{Function: "run_test"})
+	s := stageOf(t, "hello", sandbox.StageConfig{Function: "run_test"})
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +196,7 @@ func TestClose(t *testing.T) {
 	if err := s.Process(t.Context(), batchOf("a"), &out); !errors.Is(err, sandbox.ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
 	}
-	s = stageOf(t, "hello", StageConfig{Function: "run_test"})
+	s = stageOf(t, "hello", sandbox.StageConfig{Function: "run_test"})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Process(ctx, batchOf("a"), &out); !errors.Is(err, context.Canceled) || len(out.Emits) != 0 {
@@ -204,7 +206,7 @@ func TestClose(t *testing.T) {
 
 // Many goroutines at once, with instances of their own.
 func TestConcurrentBatches(t *testing.T) {
-	s := stageOf(t, "count_vowels", StageConfig{Function: "count_vowels"})
+	s := stageOf(t, "count_vowels", sandbox.StageConfig{Function: "count_vowels"})
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {

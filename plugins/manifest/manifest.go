@@ -25,8 +25,9 @@ const Section = "stage.manifest"
 
 // The run modes.
 const (
-	ModeCall  = "call"
-	ModeLines = "lines"
+	ModeCall   = "call"
+	ModeLines  = "lines"
+	ModeExtism = "extism"
 )
 
 // MaxMemoryMB is the greatest memory_mb: all that a 32-bit guest can address.
@@ -40,8 +41,12 @@ type Manifest struct {
 	// Name is [namespace/]name, Version a semantic version. WithDefaults
 	// fills them.
 	Name, Version string
-	// Mode is ModeCall or ModeLines; empty: as the exports show.
+	// Mode is ModeCall, ModeLines or ModeExtism; empty: as the exports and
+	// imports show.
 	Mode string
+	// Function is the default of the flow's setting `function`, for extism
+	// mode; empty: the flow names one.
+	Function string
 	// Lines is the default of the flow's setting `lines` ("each").
 	Lines string
 	// Outputs are the names of the outputs, the default one first; empty
@@ -67,6 +72,7 @@ type manifestJSON struct {
 	Name          string            `json:"name"`
 	Version       string            `json:"version"`
 	Mode          string            `json:"mode,omitempty"`
+	Function      string            `json:"function,omitempty"`
 	Lines         string            `json:"lines,omitempty"`
 	Outputs       []string          `json:"outputs,omitempty"`
 	Sample        []json.RawMessage `json:"sample,omitempty"`
@@ -94,7 +100,7 @@ func Parse(data []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("read manifest: there is more behind the JSON object, from byte %d on", dec.InputOffset())
 	}
 	m := &Manifest{
-		ABI: j.ABI, Name: j.Name, Version: j.Version, Mode: j.Mode, Lines: j.Lines, Outputs: j.Outputs,
+		ABI: j.ABI, Name: j.Name, Version: j.Version, Mode: j.Mode, Function: j.Function, Lines: j.Lines, Outputs: j.Outputs,
 		Config: j.Config, MemoryMB: j.MemoryMB, FuelPerRecord: j.FuelPerRecord, Deterministic: true, Capabilities: j.Capabilities,
 	}
 	if j.Deterministic != nil {
@@ -146,9 +152,12 @@ func (m *Manifest) Validate() error {
 		errs = append(errs, fmt.Errorf("abi: %d is no version", m.ABI))
 	}
 	switch m.Mode {
-	case "", ModeCall, ModeLines:
+	case "", ModeCall, ModeLines, ModeExtism:
 	default:
-		errs = append(errs, fmt.Errorf("mode: %q is unknown; the modes are %q and %q", m.Mode, ModeCall, ModeLines))
+		errs = append(errs, fmt.Errorf("mode: %q is unknown; the modes are %q, %q and %q", m.Mode, ModeCall, ModeLines, ModeExtism))
+	}
+	if m.Function != "" && (m.Mode == ModeCall || m.Mode == ModeLines) {
+		errs = append(errs, fmt.Errorf("function: it goes with mode %q, not with %q", ModeExtism, m.Mode))
 	}
 	switch m.Lines {
 	case "", "each", "batch":
@@ -184,7 +193,7 @@ func (m *Manifest) Validate() error {
 // Marshal writes m as Parse reads it.
 func (m *Manifest) Marshal() ([]byte, error) {
 	j := manifestJSON{
-		ABI: m.ABI, Name: m.Name, Version: m.Version, Mode: m.Mode, Lines: m.Lines, Outputs: m.Outputs,
+		ABI: m.ABI, Name: m.Name, Version: m.Version, Mode: m.Mode, Function: m.Function, Lines: m.Lines, Outputs: m.Outputs,
 		Config: m.Config, MemoryMB: m.MemoryMB, FuelPerRecord: m.FuelPerRecord, Capabilities: m.Capabilities,
 	}
 	if !m.Deterministic {

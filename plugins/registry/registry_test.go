@@ -212,12 +212,12 @@ func TestModules(t *testing.T) {
 	}()
 	s := openStore(t)
 	digest := put(t, s, string(wasm))
-	m := NewModules(s, rt)
+	m := NewModules(s, NewHost(rt))
 	var wg sync.WaitGroup
 	leases := make([]*Lease, 6)
 	for i := range leases {
 		wg.Go(func() {
-			l, err := m.Acquire(context.Background(), digest)
+			l, err := m.Acquire(context.Background(), digest, "")
 			if err != nil {
 				t.Error(err)
 				return
@@ -243,7 +243,7 @@ func TestModules(t *testing.T) {
 	if m.InUse(digest) {
 		t.Error("in use after the last release")
 	}
-	again, err := m.Acquire(t.Context(), digest)
+	again, err := m.Acquire(t.Context(), digest, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,7 @@ func TestModules(t *testing.T) {
 	if err := again.Release(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, err := m.Acquire(t.Context(), digest); !errors.Is(err, ErrModulesClosed) {
+	if _, err := m.Acquire(t.Context(), digest, ""); !errors.Is(err, ErrModulesClosed) {
 		t.Errorf("got %v, want ErrModulesClosed", err)
 	}
 }
@@ -268,12 +268,12 @@ func TestModulesFailures(t *testing.T) {
 	}
 	defer rt.Close(context.Background())
 	s := openStore(t)
-	m := NewModules(s, rt)
-	if _, err := m.Acquire(t.Context(), Digest([]byte("x"))); !errors.Is(err, ErrNotFound) {
+	m := NewModules(s, NewHost(rt))
+	if _, err := m.Acquire(t.Context(), Digest([]byte("x")), ""); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)
 	}
 	script := put(t, s, "#!/bin/sh")
-	if _, err := m.Acquire(t.Context(), script); err == nil || m.InUse(script) {
+	if _, err := m.Acquire(t.Context(), script, ""); err == nil || m.InUse(script) {
 		t.Errorf("got %v, in use %v", err, m.InUse(script))
 	} else if _, ok := errors.AsType[*sandbox.RefusedError](err); !ok {
 		t.Errorf("got %v, want a *sandbox.RefusedError", err)

@@ -136,9 +136,18 @@ func (m *Module) newExports() *newExports {
 // global exports a global under name, or a longer one if it is taken, and
 // returns the name.
 func (x *newExports) global(name string, index uint32) string {
+	return x.add(name, KindGlobal, index)
+}
+
+// function exports a function in the same way.
+func (x *newExports) function(name string, index uint32) string {
+	return x.add(name, KindFunc, index)
+}
+
+func (x *newExports) add(name string, kind ExternKind, index uint32) string {
 	name = freeName(name, x.taken)
 	x.items = appendName(x.items, name)
-	x.items = append(x.items, byte(KindGlobal))
+	x.items = append(x.items, byte(kind))
 	x.items = appendUvarint(x.items, index)
 	x.added++
 	return name

@@ -3,32 +3,51 @@ package rewrite
 import "math"
 
 // Fuel tells where a rewritten module counts. The counter is a mutable i64
-// global that the guest's code cannot name: every charge subtracts from it
-// first and traps (unreachable) if it is negative afterwards. So the host sets
-// it before a call, learns what the call used from the difference, and tells
-// this trap from all others by a counter below zero.
+// global that the guest's code cannot name: charges subtract from it and trap
+// (unreachable) if it is negative afterwards. So the host sets it before a call,
+// learns what the call used from the difference, and tells this trap from all
+// others by a counter below zero.
 //
-// Charges, each before the effects of what it pays for:
+// Charges, before the effects of what they pay for unless it says otherwise:
 //
-//	a loop, each turn        1 + floor(instructions of its region / 16)
+//	a loop, each turn        1 + floor(weight of its segment / 16)
 //	a function, each call    the same; 0 if it is free: neither calls nor
-//	                         loops and fewer than 64 instructions
-//	memory.fill, .copy,      1 + length >> 8: the length operand, unsigned,
-//	.init; table.fill,       in bytes or in entries
+//	                         loops and weighs less than 64
+//	another segment          its weight / 16, rounded up
+//	memory.fill, .copy,      1 + length >> 7: the length operand, unsigned,
+//	.init; table.fill,       in bytes or in entries, on top of the weight
 //	.copy, .init, .grow
-//	memory.grow              64 + 16 a page asked for, of which at most
-//	                         65,536 count: no memory can grow by more
+//	memory.grow              64, and once it has grown 256 a page
 //	an imported function     FuelHostCall
 //
-// The region of a loop is what lies between the loop instruction and its end,
-// the end included, without the regions of loops inside it; that of a function
-// is its body without the regions of its loops. Each opcode counts as one
-// instruction, else and end among them, but
+// A segment is a piece of code between places where control flow splits or
+// meets: it begins at the beginning of a body, behind loop, if, else and end.
+// Segments other than loops and bodies may be paid for by the one that is passed
+// on every way to them; short ones are, so that a branch that is not taken may be
+// paid for too.
 //
-//	a division, remainder or square root, vectors too    4
-//	ref.func                                           128: it leaves machine code
-//	call of a free function                            1 + the instructions of that
-//	call_indirect                                       64: what it reaches may be free
+// A segment weighs what its instructions weigh together: most 1, and
+//
+//	block, loop, else, end                                  0
+//	a load                                                160
+//	one of an address in a local that the load before had  12
+//	a store                                                24
+//	a division or remainder of integers                     4
+//	multiplication, division, root, demotion of floats     40: of denormals
+//	rounding, conversion, most of vectors                2, 3
+//	call, and what a called free function weighs           96
+//	call_indirect                                         192
+//	br_table                                               48
+//	table.get, table.set                                  128
+//	memory.fill, .copy, .init; table.* with a length      256
+//	ref.func                                              128
+//
+// A function weighs 6 more for each parameter and local beyond 16.
+//
+// Whether fuel is left is looked at where a loop and a function begin and at
+// every charge by length, and elsewhere after 256 units at the latest. Up to
+// that much may be spent too much, and a call may return with a counter below
+// zero.
 //
 // The host charges for lengths: an imported function that is given one by the
 // guest (bytes to copy, to hash, to log) subtracts FuelForLength of it from
@@ -44,6 +63,16 @@ type Fuel struct {
 
 	// Global is the index of the counter.
 	Global uint32
+
+	// Left and Spent are exports, () -> i32, that tell what the last call left
+	// and what all calls used together, each the low 32 bits of it:
+	// "millrace:fuel-left" and "millrace:fuel-spent", longer if that is taken.
+	// They cost nothing. They are empty without Options.FuelPerExport.
+	Left, Spent string
+
+	// FirstAdded is the index of the first function that is not the module's
+	// own.
+	FirstAdded uint32
 }
 
 const (
@@ -61,26 +90,8 @@ const (
 func FuelForLength(length uint64) int64 { return int64(length >> fuelLengthShift) }
 
 const (
-	fuelLengthShift = 8
+	fuelLengthShift = 7
 	fuelFreeBelow   = 64
-	fuelIndirect    = fuelFreeBelow
 	fuelGrow        = 64
-	fuelPageShift   = 4
-	maxMemoryPages  = 1 << 16
+	fuelPageShift   = 8
 )
-
-// weightOf is what an instruction counts as, calls apart.
-func weightOf(op opcode) uint32 {
-	switch op {
-	case opRefFunc:
-		return 128
-	case 0x6d, 0x6e, 0x6f, 0x70, 0x7f, 0x80, 0x81, 0x82, // i32 and i64 div and rem
-		0x91, 0x95, 0x9f, 0xa3, // f32 and f64 sqrt and div
-		0xfde3, 0xfde7, 0xfdef, 0xfdf3: // f32x4 and f64x2 sqrt and div
-		return 4
-	}
-	return 1
-}
-
-// regionFuel is the charge for a region of that many instructions.
-func regionFuel(instructions uint32) int64 { return 1 + int64(instructions/16) }

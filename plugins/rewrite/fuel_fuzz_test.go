@@ -13,6 +13,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/millrace-io/millrace/plugins/internal/wasmgen"
 	"github.com/millrace-io/millrace/plugins/rewrite"
 )
 
@@ -98,6 +99,9 @@ func FuzzFuel(f *testing.F) {
 	}
 	f.Add(fuelModule(1, fnLocals("\x7f\x7f", turns(0, 9, []byte{0x10, 0, 0x10, 3}, i32c(8), []byte{0x20, 0}, i32c(300), []byte{0xfc, 0x0b, 0}))))
 	f.Add(fuelModule(1, fn([]byte{0x02, 0x40, 0x0c, 0, 0xfc, 0x0b, 0, 0x40, 0, 0x1a, 0x0b, 0xd2, 0, 0x1a})))
+	for seed := range uint64(4) {
+		f.Add(wasmgen.Stage(seed))
+	}
 	f.Fuzz(func(t *testing.T, wasm []byte) { compareFuel(t, wasm) })
 }
 
@@ -159,94 +163,16 @@ func compareFuel(t *testing.T, wasm []byte) bool {
 	return valid
 }
 
-// codeMaker makes valid code of i32 values at random.
-type codeMaker struct {
-	*rand.Rand
-	left int // instructions that may still be made, about
-}
-
-const makerLocals = 4
-
-func (m *codeMaker) value() []byte {
-	m.left--
-	if m.left <= 0 {
-		return i32c(m.IntN(100))
-	}
-	switch m.IntN(9) {
-	case 0, 1:
-		return i32c(m.IntN(1<<10) - 1<<9)
-	case 2, 3:
-		return []byte{0x20, byte(m.IntN(makerLocals))}
-	case 4: // eqz is 0x45, comparisons to 0x4f, arithmetic with divisions from 0x6a
-		return cat(m.value(), m.value(), []byte{byte(0x6a + m.IntN(15))})
-	case 5:
-		return cat(m.value(), m.value(), []byte{byte(0x46 + m.IntN(10))})
-	case 6:
-		return cat(m.value(), i32c(0x3fff), []byte{0x71, 0x28, 2, 0})
-	case 7:
-		return cat(m.value(), []byte{0x04, 0x7f}, m.value(), []byte{0x05}, m.value(), []byte{0x0b})
-	default:
-		return cat(m.value(), m.value(), []byte{0x10, 1})
-	}
-}
-
-func (m *codeMaker) length() []byte { return cat(m.value(), i32c(0x7ff), []byte{0x71}) }
-
-// statement leaves the stack as it was. depth is how many blocks are open;
-// each may be left.
-func (m *codeMaker) statement(depth int) []byte {
-	m.left--
-	switch m.IntN(17) {
-	case 0, 1, 2:
-		return cat(m.value(), []byte{0x21, byte(m.IntN(makerLocals))})
-	case 3, 4:
-		return cat(m.value(), i32c(0x3fff), []byte{0x71}, m.value(), []byte{0x36, 2, 0})
-	case 5, 6:
-		return cat([]byte{0x03, 0x40}, m.statements(depth+1), m.value(), i32c(3), []byte{0x71, 0x0d, 0, 0x0b})
-	case 7:
-		return cat([]byte{0x02, 0x40}, m.statements(depth+1), []byte{0x0b})
-	case 8:
-		return cat(m.value(), []byte{0x04, 0x40}, m.statements(depth+1), []byte{0x05}, m.statements(depth+1), []byte{0x0b})
-	case 9:
-		return cat(m.value(), []byte{0x0d}, leb(m.IntN(depth+1)))
-	case 10:
-		return cat([]byte{0x02, 0x40}, m.value(), []byte{0x0e, 1, 0}, leb(m.IntN(depth+2)), m.statement(depth+1), []byte{0x0b})
-	case 11:
-		return [][]byte{{0x10, 0}, {0x10, 3}, {0x10, 4}, {0x10, 5}}[m.IntN(4)]
-	case 12:
-		return cat(m.value(), i32c(7), []byte{0x71, 0x11, 0, 0})
-	case 13:
-		return cat(m.length(), m.value(), m.length(), []byte{0xfc, 0x0b, 0})
-	case 14:
-		return cat(m.length(), m.length(), m.length(), [][]byte{{0xfc, 0x0a, 0, 0}, {0xfc, 0x08, 0, 0}}[m.IntN(2)])
-	case 15:
-		return cat(m.value(), i32c(1), []byte{0x71, 0x40, 0, 0x1a})
-	default:
-		return cat(m.value(), i32c(15), []byte{0x71, 0xd2}, leb(m.IntN(5)), []byte{0x26, 0})
-	}
-}
-
-func (m *codeMaker) statements(depth int) []byte {
-	var out []byte
-	for range 1 + m.IntN(6) {
-		if m.left <= 0 {
-			break
-		}
-		out = append(out, m.statement(depth)...)
-	}
-	return out
-}
-
 // TestFuelRandom compares random modules that are valid.
 func TestFuelRandom(t *testing.T) {
 	const modules = 300
 	compared := 0
 	for seed := range uint64(modules) {
-		m := &codeMaker{Rand: rand.New(rand.NewPCG(seed, 4))}
+		m := &wasmgen.Maker{Rand: rand.New(rand.NewPCG(seed, 4)), Tables: true, Growth: true}
 		var fns []fuelFunc
 		for range 6 {
-			m.left = 10 + m.IntN(300)
-			fns = append(fns, fnLocals(strings.Repeat("\x7f", makerLocals), m.statements(0), m.statements(0)))
+			m.Left = 10 + m.IntN(300)
+			fns = append(fns, fnLocals(strings.Repeat("\x7f", wasmgen.Locals), m.Statements(), m.Statements()))
 		}
 		if compareFuel(t, fuelModule(1, fns...)) {
 			compared++

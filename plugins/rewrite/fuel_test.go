@@ -34,6 +34,8 @@ func TestFuelCosts(t *testing.T) {
 	grow := func(n int) []byte { return cat(i32c(n), []byte{0x40, 0, 0x1a}) }
 	growTable := func(n int) []byte { return cat([]byte{0xd0, 0x70}, i32c(n), []byte{0xfc, 0x0f, 0, 0x1a}) }
 	i32 := func(code ...[]byte) fuelFunc { return fnLocals("\x7f\x7f", code...) }
+	// turns0 is a loop that costs 1, so that the function is not free.
+	turns0 := []byte{0x03, 0x40, 0x0b}
 	// down calls itself with its first parameter less 1 until that is 0: 12
 	// instructions.
 	down := fuelFunc{typ: 1, code: []byte{0x20, 0, 0x45, 0x04, 0x7f, 0x41, 0, 0x05, 0x20, 0, 0x41, 1, 0x6b, 0x41, 0, 0x10, 3, 0x0b}}
@@ -43,57 +45,72 @@ func TestFuelCosts(t *testing.T) {
 		want int64
 	}{
 		{"empty function", []fuelFunc{fn()}, 0},
-		{"63 instructions are free", []fuelFunc{fn(nops(62))}, 0},
-		{"64 instructions", []fuelFunc{fn(nops(63))}, 1 + 4},
-		{"79 instructions", []fuelFunc{fn(nops(78))}, 1 + 4},
-		{"80 instructions", []fuelFunc{fn(nops(79))}, 1 + 5},
-		{"a block and an if are no regions", []fuelFunc{fn([]byte{0x02, 0x40, 0x0b}, i32c(0), []byte{0x04, 0x40}, nops(10), []byte{0x05, 0x0b}, nops(47))}, 1 + 4},
-		{"4 for a division, 63 in all", []fuelFunc{fn(slices.Repeat(cat(i32c(1), i32c(1), []byte{0x6d, 0x1a}), 8), nops(6))}, 0},
-		{"4 for a division, 64 in all", []fuelFunc{fn(slices.Repeat(cat(i32c(1), i32c(1), []byte{0x6d, 0x1a}), 8), nops(7))}, 1 + 4},
+		{"a weight of 63 is free", []fuelFunc{fn(nops(63))}, 0},
+		{"a weight of 64", []fuelFunc{fn(nops(64))}, 1 + 4},
+		{"a weight of 79", []fuelFunc{fn(nops(79))}, 1 + 4},
+		{"a weight of 80", []fuelFunc{fn(nops(80))}, 1 + 5},
+		{"short blocks and branches are paid for before", []fuelFunc{fn([]byte{0x02, 0x40, 0x0b}, i32c(0), []byte{0x04, 0x40}, nops(10), []byte{0x05, 0x0b}, nops(20), turns0)}, 1 + 2 + 1},
+		{"a long branch that is not taken", []fuelFunc{fn(i32c(0), []byte{0x04, 0x40}, nops(1000), []byte{0x0b}, turns0)}, 1 + 1},
+		{"a long branch that is taken", []fuelFunc{fn(i32c(1), []byte{0x04, 0x40}, nops(1000), []byte{0x0b}, turns0)}, 1 + 63 + 1},
+		{"the other branch", []fuelFunc{fn(i32c(0), []byte{0x04, 0x40}, nops(1000), []byte{0x05}, nops(100), []byte{0x0b}, turns0)}, 1 + 7 + 1},
+		{"behind a block that is left", []fuelFunc{fn([]byte{0x02, 0x40, 0x0c, 0}, nops(1000), []byte{0x0b}, nops(100), turns0)}, 1 + 62 + 7 + 1},
+		{"one of 20 branches of a br_table", []fuelFunc{fn(manyBranches(20, 160), turns0)}, 1 + 3 + 10 + 1},
+		{"short branches, taken or not", []fuelFunc{fn(slices.Repeat(cat(i32c(0), []byte{0x04, 0x40}, nops(16), []byte{0x0b}), 30), turns0)}, 46},
+		{"a frame of 32 locals", []fuelFunc{fnLocals(strings.Repeat("\x7f", 32), turns0)}, 1 + 6 + 1},
+		{"4 for a division, 63 in all", []fuelFunc{fn(slices.Repeat(cat(i32c(1), i32c(1), []byte{0x6d, 0x1a}), 8), nops(7))}, 0},
+		{"4 for a division, 64 in all", []fuelFunc{fn(slices.Repeat(cat(i32c(1), i32c(1), []byte{0x6d, 0x1a}), 8), nops(8))}, 1 + 4},
 		{"ref.func", []fuelFunc{fn([]byte{0xd2, 2, 0x1a})}, 1 + 130/16},
+
+		{"a load", []fuelFunc{fn(i32c(0), []byte{0x28, 2, 0, 0x1a})}, 1 + 10},
+		{"loads of one base", []fuelFunc{i32(slices.Repeat([]byte{0x20, 0, 0x28, 2, 4, 0x1a}, 10))}, 1 + (160+9*12+20)/16},
+		{"loads of one base that changes", []fuelFunc{i32(slices.Repeat([]byte{0x20, 0, 0x28, 2, 4, 0x21, 0}, 10))}, 1 + 10*162/16},
+		{"loads of one base, branches between", []fuelFunc{i32(slices.Repeat([]byte{0x20, 0, 0x28, 2, 4, 0x1a, 0x02, 0x40, 0x0b}, 10), turns0)}, 1 + 10*162/16 + 1},
+		{"a load of another value", []fuelFunc{i32([]byte{0x20, 0, 0x28, 2, 4, 0x1a, 0x20, 0, 0x45, 0x28, 2, 4, 0x1a})}, 1 + (162+163)/16},
+		{"stores", []fuelFunc{i32(slices.Repeat([]byte{0x20, 0, 0x20, 0, 0x36, 2, 4}, 10))}, 1 + 10*26/16},
+		{"denormals", []fuelFunc{fnLocals("\x7c", slices.Repeat([]byte{0x20, 0, 0x20, 0, 0xa2, 0x21, 0}, 10))}, 1 + 10*43/16},
 
 		{"a loop of one turn", []fuelFunc{i32(turns(0, 1))}, 1 + 1},
 		{"a loop of 100 turns", []fuelFunc{i32(turns(0, 100))}, 1 + 100},
-		{"a loop region of 15", []fuelFunc{i32(turns(0, 100, nops(7)))}, 1 + 100},
-		{"a loop region of 16", []fuelFunc{i32(turns(0, 100, nops(8)))}, 1 + 100*2},
-		{"code beside a loop", []fuelFunc{i32(nops(13), turns(0, 100), nops(1))}, 2 + 100},
-		{"nested loops", []fuelFunc{i32(turns(0, 5, []byte{0x41, 0, 0x21, 1}, turns(1, 7, nops(24))))}, 1 + 5 + 5*7*3},
+		{"a loop of weight 15", []fuelFunc{i32(turns(0, 100, nops(8)))}, 1 + 100},
+		{"a loop of weight 16", []fuelFunc{i32(turns(0, 100, nops(9)))}, 1 + 100*2},
+		{"code beside a loop", []fuelFunc{i32(nops(13), turns(0, 100), nops(3))}, 2 + 100},
+		{"nested loops", []fuelFunc{i32(turns(0, 5, []byte{0x41, 0, 0x21, 1}, turns(1, 7, nops(25))))}, 1 + 5 + 5*7*3},
 		{"loops side by side", []fuelFunc{i32(turns(0, 5), turns(1, 7))}, 1 + 5 + 7},
 
-		{"call", []fuelFunc{fn(call(3)), fn(nops(63))}, 1 + 5},
-		{"call of a free function", []fuelFunc{fn(call(3)), fn(nops(62))}, 1 + 65/16},
-		{"call of a free function, 15 in all", []fuelFunc{fn(call(3)), fn(nops(12))}, 1},
-		{"call of a free function, 16 in all", []fuelFunc{fn(call(3)), fn(nops(13))}, 1 + 1},
-		{"free functions in a loop", []fuelFunc{i32(turns(0, 10, repeat(4, 0x10, 3))), fn(nops(62))}, 1 + 10*(1+(8+4*64)/16)},
-		{"chain of calls", []fuelFunc{fn(call(3)), fn(call(4)), fn(call(5)), fn()}, 1 + 1 + 1},
-		{"recursion", []fuelFunc{fn(i32c(9), i32c(0), call(3), []byte{0x1a}), down}, 1 + 10},
-		{"call_indirect of a free function", []fuelFunc{fn(indirect(3)), fn()}, 1 + 66/16},
-		{"call_indirect", []fuelFunc{fn(indirect(3)), fn(nops(63))}, 5 + 5},
+		{"call", []fuelFunc{fn(call(3)), fn(nops(64))}, 1 + 6 + 5},
+		{"call of a free function", []fuelFunc{fn(call(3)), fn(nops(62))}, 1 + (96+62)/16},
+		{"call of a free function, 111 in all", []fuelFunc{fn(call(3)), fn(nops(15))}, 1 + 6},
+		{"call of a free function, 112 in all", []fuelFunc{fn(call(3)), fn(nops(16))}, 1 + 7},
+		{"free functions in a loop", []fuelFunc{i32(turns(0, 10, repeat(4, 0x10, 3))), fn(nops(63))}, 1 + 10*(1+(7+4*(96+63))/16)},
+		{"chain of calls", []fuelFunc{fn(call(3)), fn(call(4)), fn(call(5)), fn()}, 3 * (1 + 6)},
+		{"recursion", []fuelFunc{fn(i32c(9), i32c(0), call(3), []byte{0x1a}), down}, 10*(1+6) + 7},
+		{"call_indirect of a free function", []fuelFunc{fn(indirect(3)), fn()}, 1 + (1+128+64)/16},
+		{"call_indirect", []fuelFunc{fn(indirect(3)), fn(nops(64))}, 13 + 5},
 
-		{"host function", []fuelFunc{fn(call(0))}, 1 + 64},
-		{"host function with parameters", []fuelFunc{fn(i32c(5), i32c(3), call(1), []byte{0x1a})}, 1 + 64},
-		{"host function through the table", []fuelFunc{fn(indirect(0))}, 5 + 64},
-		{"host function through a reference", []fuelFunc{fn(i32c(9), []byte{0xd2, 0, 0x26, 0}, indirect(9))}, 1 + (129+64+4)/16 + 64},
+		{"host function", []fuelFunc{fn(call(0))}, 7 + 64},
+		{"host function with parameters", []fuelFunc{fn(i32c(5), i32c(3), call(1), []byte{0x1a})}, 7 + 64},
+		{"host function through the table", []fuelFunc{fn(indirect(0))}, 13 + 64},
+		{"host function through a reference", []fuelFunc{fn(i32c(9), []byte{0xd2, 0, 0x26, 0}, indirect(9))}, 1 + (1+128+128+1+192)/16 + 64},
 
-		{"memory.fill of 0", []fuelFunc{fn(bulk(0, 0xfc, 0x0b, 0))}, 1},
-		{"memory.fill of 255", []fuelFunc{fn(bulk(255, 0xfc, 0x0b, 0))}, 1},
-		{"memory.fill of 256", []fuelFunc{fn(bulk(256, 0xfc, 0x0b, 0))}, 2},
-		{"memory.fill of 64 KiB", []fuelFunc{fn(bulk(65536, 0xfc, 0x0b, 0))}, 257},
-		{"memory.copy of 1000", []fuelFunc{fn(bulk(1000, 0xfc, 0x0a, 0, 0))}, 1 + 3},
-		{"memory.init of 600", []fuelFunc{fn(bulk(600, 0xfc, 0x08, 0, 0))}, 1 + 2},
-		{"two of them", []fuelFunc{fn(bulk(600, 0xfc, 0x08, 0, 0), bulk(512, 0xfc, 0x0a, 0, 0))}, 3 + 3},
-		{"bulk operations in a loop", []fuelFunc{i32(turns(0, 3, bulk(512, 0xfc, 0x0a, 0, 0)))}, 1 + 3 + 3*3},
-		{"table.init", []fuelFunc{fn(bulk(1, 0xfc, 0x0c, 1, 0))}, 1},
-		{"table.copy", []fuelFunc{fn(bulk(10, 0xfc, 0x0e, 0, 0))}, 1},
-		{"table.grow of 255", []fuelFunc{fn(growTable(255))}, 1},
-		{"table.grow of 256", []fuelFunc{fn(growTable(256))}, 2},
-		{"table.fill of 300", []fuelFunc{fn(growTable(290), i32c(0), []byte{0xd0, 0x70}, i32c(300), []byte{0xfc, 0x11, 0})}, 2 + 2},
-		{"table.grow that cannot be", []fuelFunc{fn(growTable(-1))}, 1 + 0xffffff},
+		{"memory.fill of 0", []fuelFunc{fn(bulk(0, 0xfc, 0x0b, 0))}, 17 + 1},
+		{"memory.fill of 255", []fuelFunc{fn(bulk(255, 0xfc, 0x0b, 0))}, 17 + 2},
+		{"memory.fill of 256", []fuelFunc{fn(bulk(256, 0xfc, 0x0b, 0))}, 17 + 3},
+		{"memory.fill of 64 KiB", []fuelFunc{fn(bulk(65536, 0xfc, 0x0b, 0))}, 17 + 513},
+		{"memory.copy of 1000", []fuelFunc{fn(bulk(1000, 0xfc, 0x0a, 0, 0))}, 17 + 8},
+		{"memory.init of 600", []fuelFunc{fn(bulk(600, 0xfc, 0x08, 0, 0))}, 17 + 5},
+		{"two of them", []fuelFunc{fn(bulk(600, 0xfc, 0x08, 0, 0), bulk(512, 0xfc, 0x0a, 0, 0))}, 33 + 5 + 5},
+		{"bulk operations in a loop", []fuelFunc{i32(turns(0, 3, bulk(512, 0xfc, 0x0a, 0, 0)))}, 1 + 3*(17+5)},
+		{"table.init", []fuelFunc{fn(bulk(1, 0xfc, 0x0c, 1, 0))}, 17 + 1},
+		{"table.copy", []fuelFunc{fn(bulk(10, 0xfc, 0x0e, 0, 0))}, 17 + 1},
+		{"table.grow of 255", []fuelFunc{fn(growTable(255))}, 17 + 2},
+		{"table.grow of 256", []fuelFunc{fn(growTable(256))}, 17 + 3},
+		{"table.fill of 300", []fuelFunc{fn(growTable(290), i32c(0), []byte{0xd0, 0x70}, i32c(300), []byte{0xfc, 0x11, 0})}, 33 + 3 + 3},
+		{"table.grow that cannot be", []fuelFunc{fn(growTable(-1))}, 17 + 1 + 1<<25 - 1},
 		{"memory.grow of 0", []fuelFunc{fn(grow(0))}, 64},
-		{"memory.grow of 1", []fuelFunc{fn(grow(1))}, 80},
-		{"memory.grow of 65,536", []fuelFunc{fn(grow(65536))}, 64 + 16*65536},
-		{"memory.grow of 2^32-1", []fuelFunc{fn(grow(-1))}, 64 + 16*65536},
-		{"code that is never reached", []fuelFunc{fn([]byte{0x02, 0x40, 0x0c, 0, 0xfc, 0x0b, 0, 0xfc, 0x0a, 0, 0, 0xfc, 0x11, 0, 0x40, 0, 0x1a, 0xfc, 0x0f, 0, 0x1a, 0x0b})}, 0},
+		{"memory.grow of 1", []fuelFunc{fn(grow(1))}, 64 + 256},
+		{"memory.grow of 65,536, which cannot be", []fuelFunc{fn(grow(65536))}, 64},
+		{"memory.grow of 2^32-1", []fuelFunc{fn(grow(-1))}, 64},
+		{"code that is never reached", []fuelFunc{fn([]byte{0x02, 0x40, 0x0c, 0, 0xfc, 0x0b, 0, 0xfc, 0x0a, 0, 0, 0xfc, 0x11, 0, 0x40, 0, 0x1a, 0xfc, 0x0f, 0, 0x1a, 0x0b})}, 1 + 1031/16},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -127,6 +144,18 @@ func TestFuelCosts(t *testing.T) {
 	}
 }
 
+// manyBranches chooses the second of n branches, each of which has a weight.
+func manyBranches(n, weight int) []byte {
+	code := cat([]byte{0x02, 0x40}, repeat(n, 0x02, 0x40), i32c(1), []byte{0x0e}, leb(n))
+	for i := range n + 1 {
+		code = append(code, byte(i))
+	}
+	for i := range n {
+		code = cat(code, []byte{0x0b}, repeat(weight-1, 0x01), []byte{0x0c}, leb(n-1-i))
+	}
+	return cat(code, []byte{0x0b})
+}
+
 // TestFuelChargesFirst checks that nothing has happened when the fuel for it
 // is missing, and that traps of the guest's own leave the counter positive.
 func TestFuelChargesFirst(t *testing.T) {
@@ -134,15 +163,17 @@ func TestFuelChargesFirst(t *testing.T) {
 	for engine, config := range engines {
 		t.Run(engine, func(t *testing.T) {
 			g := newGuest(t, config(), fuelModule(1, fn(fill)), rewrite.Options{Fuel: true})
-			g.fuel.Set(3)
+			g.fuel.Set(17 + 7)
 			_, err := g.ExportedFunction("f").Call(t.Context())
 			if b, _ := g.Memory().ReadByte(0); err == nil || b != 0 {
 				t.Errorf("got %v and byte %d, want a trap and 0", err, b)
 			}
 			g = newGuest(t, config(), fuelModule(1, fn(cat(i32c(3), []byte{0x40, 0, 0x1a}))), rewrite.Options{Fuel: true})
-			g.fuel.Set(111)
-			if _, err = g.ExportedFunction("f").Call(t.Context()); err == nil || g.Memory().Size() != 65536 {
-				t.Errorf("got %v and %d bytes of memory, want a trap and 65536", err, g.Memory().Size())
+			for fuel, want := range map[uint64]uint32{63: 65536, 111: 4 * 65536} { // pages are paid for once they are there
+				g.fuel.Set(fuel)
+				if _, err = g.ExportedFunction("f").Call(t.Context()); err == nil || g.Memory().Size() < want {
+					t.Errorf("got %v and %d bytes of memory, want a trap and %d", err, g.Memory().Size(), want)
+				}
 			}
 			for _, code := range [][]byte{{0x00}, cat(i32c(0), i32c(0), i32c(-1), []byte{0xfc, 0x0b, 0})} {
 				g = newGuest(t, config(), fuelModule(1, fn(code)), rewrite.Options{Fuel: true})
@@ -207,7 +238,7 @@ func TestFuelResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (rewrite.Fuel{Export: "millrace:fuel'", Global: 1}); res.Fuel != want {
+	if want := (rewrite.Fuel{Export: "millrace:fuel'", Global: 1, FirstAdded: 1}); res.Fuel != want {
 		t.Errorf("got %+v, want %+v", res.Fuel, want)
 	}
 	if want := []rewrite.Global{{Export: "millrace:g0", Type: rewrite.I32}}; !slices.Equal(res.Globals, want) {
@@ -270,11 +301,11 @@ func TestFuelShims(t *testing.T) {
 		want int64
 	}{
 		{"function that only an export declares", head().vec(3, fnTypes).vec(4, table).
-			vec(7, exportOf("x", 0, 1), exportOf("f", 0, 2)).vec(10, body(through(0xd2, 1)...)).out, 1 + (128+64+8)/16 + 64},
+			vec(7, exportOf("x", 0, 1), exportOf("f", 0, 2)).vec(10, body(through(0xd2, 1)...)).out, 1 + (1+128+128+4+192)/16 + 64},
 		{"initial value of a global", head().vec(3, fnTypes).vec(4, table).vec(6, []byte{0x70, 0, 0xd2, 1, 0x0b}).
-			vec(7, exportOf("f", 0, 2)).vec(10, body(through(0x23, 0)...)).out, 1 + (64+9)/16 + 64},
+			vec(7, exportOf("f", 0, 2)).vec(10, body(through(0x23, 0)...)).out, 1 + (1+1+128+4+192)/16 + 64},
 		{"element expression", head().vec(3, fnTypes).vec(4, table).vec(7, exportOf("f", 0, 2)).
-			vec(9, []byte{4, 0x41, 0, 0x0b, 1, 0xd2, 0x81, 0, 0x0b}).vec(10, body(through(0x41, 0, 0x25, 0)...)).out, 1 + (64+10)/16 + 64},
+			vec(9, []byte{4, 0x41, 0, 0x0b, 1, 0xd2, 0x81, 0, 0x0b}).vec(10, body(through(0x41, 0, 0x25, 0)...)).out, 1 + (1+1+128+128+4+192)/16 + 64},
 		{"module without functions of its own", head().vec(4, table).
 			vec(7, exportOf("f", 0, 0)).vec(9, []byte{0, 0x41, 0, 0x0b, 1, 0}).out, 64},
 		{"export alone", head().vec(7, exportOf("f", 0, 0)).out, 0},
@@ -303,7 +334,7 @@ func TestFuelOfManyLoops(t *testing.T) {
 		if _, err := g.ExportedFunction("f").Call(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := 1<<40-int64(g.fuel.Get()), int64(1+(n+1)/16+n); got != want {
+		if got, want := 1<<40-int64(g.fuel.Get()), int64(1+n); got != want {
 			t.Errorf("%d loops: got %d units, want %d", n, got, want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 
+	"github.com/millrace-io/millrace/plugins/internal/wasmgen"
 	"github.com/millrace-io/millrace/plugins/rewrite"
 )
 
@@ -21,6 +22,7 @@ func FuzzRewrite(f *testing.F) {
 		oneFunc(0xfd, 0x0c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfd, 0xd6, 0x01, 0x1a),
 		module(2, nested(3, 0x02)), module(1, brTable(4)), module(3, withLocals(9)),
 		newWasm().vec(6, i32Global(true, 1)).custom("name", "\x00\x02\x01m").out,
+		wasmgen.Stage(1),
 	} {
 		f.Add(wasm)
 	}

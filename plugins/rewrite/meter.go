@@ -18,17 +18,21 @@ type meter struct {
 	newFuncs          uint32
 
 	// The functions that charge, 0 until the first use; their parameter is
-	// the charge, a length, a number of pages.
-	spend, spendLength, spendPages uint32
+	// the charge, a length. grow stands for memory.grow.
+	spend, spendLength, grow uint32
 
 	// shims stand for imported functions in tables and references: they
 	// charge and pass the call on.
 	shims map[uint32]uint32
+
+	// wrappers stand for exported functions in exports: they set the counter
+	// and pass the call on.
+	wrappers map[uint32]uint32
 }
 
 // meter puts the sections of the metered module into e, and the export of the
 // counter into x. Other exports that x has are not yet in e.
-func (m *Module) meter(e *edits, x *newExports, initial int64) (Fuel, error) {
+func (m *Module) meter(e *edits, x *newExports, initial int64, per *ExportFuel) (Fuel, error) {
 	t := &meter{
 		m: m, counter: uint32(len(m.globals)),
 		typeOf: map[string]uint32{}, shims: map[uint32]uint32{},
@@ -40,6 +44,12 @@ func (m *Module) meter(e *edits, x *newExports, initial int64) (Fuel, error) {
 	if err != nil {
 		return Fuel{}, err
 	}
+	fuel := Fuel{Global: t.counter, FirstAdded: uint32(len(m.funcTypes))}
+	if per != nil {
+		if err = t.refuel(&fuel, x, per); err != nil {
+			return Fuel{}, err
+		}
+	}
 	if t.newTypes > 0 {
 		e.payload[secType] = extendVector(m.payloadOf(secType), t.types, int(t.newTypes))
 	}
@@ -50,16 +60,27 @@ func (m *Module) meter(e *edits, x *newExports, initial int64) (Fuel, error) {
 		n := appendUvarint(nil, uint32(len(m.bodies))+t.newFuncs)
 		e.payload[secCode] = append(append(n, bodies...), t.bodies...)
 	}
-	counter := code{byte(I64), 1}
-	counter.i64(initial)
-	counter.op(opEnd)
-	e.payload[secGlobal] = extendVector(t.repointed(secGlobal), counter, 1)
+	globals, added := code{byte(I64), 1}, 1
+	globals.i64(initial)
+	globals.op(opEnd)
+	if per != nil {
+		globals, added = append(globals, byte(I64), 1), 2
+		globals.i64(0)
+		globals.op(opEnd)
+	}
+	e.payload[secGlobal] = extendVector(t.repointed(secGlobal), globals, added)
 	if len(t.shims) > 0 {
 		e.payload[secElement] = t.repointed(secElement)
+	}
+	if len(t.wrappers) > 0 {
+		e.payload[secElement] = extendVector(t.repointed(secElement), t.declared(), 1)
+	}
+	if len(t.shims)+len(t.wrappers) > 0 {
 		x.content = t.repointedExports()
 	}
 	e.newCode = true
-	return Fuel{Export: x.global("millrace:fuel", t.counter), Global: t.counter}, nil
+	fuel.Export = x.global("millrace:fuel", t.counter)
+	return fuel, nil
 }
 
 // repointed returns the content of a section with shims in place of the
@@ -85,16 +106,21 @@ func (t *meter) repointed(id byte) []byte {
 	return nil
 }
 
-// repointedExports returns the content of the export section with shims in
-// place of the imported functions that have one: a reference in code is valid
-// only to a function that the rest of the module names.
+// repointedExports returns the content of the export section with wrappers, or
+// shims in place of the imported functions that have one: a reference in code
+// is valid only to a function that the rest of the module names.
 func (t *meter) repointedExports() []byte {
 	exports := t.m.facts.Exports
 	out := appendUvarint(nil, uint32(len(exports)))
 	for _, e := range exports {
 		index := e.Index
-		if s, ok := t.shims[index]; ok && e.Kind == KindFunc {
-			index = s
+		if e.Kind == KindFunc {
+			if s, ok := t.shims[index]; ok {
+				index = s
+			}
+			if w, ok := t.wrappers[e.Index]; ok {
+				index = w
+			}
 		}
 		out = append(appendName(out, e.Name), byte(e.Kind))
 		out = appendUvarint(out, index)
@@ -102,25 +128,21 @@ func (t *meter) repointedExports() []byte {
 	return out
 }
 
-// voidType returns the index of the type of functions that take params and
-// return nothing.
-func (t *meter) voidType(params ...ValType) uint32 {
-	key := make([]byte, len(params))
-	for i, p := range params {
-		key[i] = byte(p)
-	}
+// funcType returns the index of the type of functions with these value types.
+func (t *meter) funcType(params, results string) uint32 {
+	key := appendName(appendName(nil, params), results)
 	if i, ok := t.typeOf[string(key)]; ok {
 		return i
 	}
 	index := uint32(len(t.m.types)) + t.newTypes
 	for i, typ := range t.m.types {
-		if string(typ.params) == string(key) && len(typ.results) == 0 {
+		if string(typ.params) == params && string(typ.results) == results {
 			index = uint32(i)
 			break
 		}
 	}
 	if index == uint32(len(t.m.types))+t.newTypes {
-		t.types = append(appendName(append(t.types, formFunc), string(key)), 0)
+		t.types = append(append(t.types, formFunc), key...)
 		t.newTypes++
 	}
 	t.typeOf[string(key)] = index
@@ -174,21 +196,30 @@ func (t *meter) spendLengthFunc() uint32 {
 	return t.spendLength
 }
 
-func (t *meter) spendPagesFunc() uint32 {
-	if t.spendPages == 0 {
-		var amount code
-		amount.i32(maxMemoryPages)
-		amount.index(opLocalGet, 0)
-		amount.index(opLocalGet, 0)
-		amount.i32(maxMemoryPages)
-		amount.op(opI32GtU, opSelect, opI64ExtendI32U)
-		amount.i64(fuelPageShift)
-		amount.op(opI64Shl)
-		amount.i64(fuelGrow)
-		amount.op(opI64Add)
-		t.spendPages = t.spender(I32, amount)
+// growFunc adds memory.grow as a function, which charges for pages once there
+// are more of them.
+func (t *meter) growFunc() uint32 {
+	if t.grow == 0 {
+		const pages, before = 0, 1
+		body := code{1, 1, byte(I32)}
+		body.i64(fuelGrow)
+		body.index(opCall, t.spendFunc())
+		body.index(opLocalGet, pages)
+		body.op(opMemoryGrow, 0)
+		body.index(opLocalTee, before)
+		body.i32(-1)
+		body.op(opI32Ne, opIf, blockVoid)
+		body.index(opLocalGet, pages)
+		body.op(opI64ExtendI32U)
+		body.i64(fuelPageShift)
+		body.op(opI64Shl)
+		body.index(opCall, t.spendFunc())
+		body.op(opEnd)
+		body.index(opLocalGet, before)
+		body.op(opEnd)
+		t.grow = t.add(t.funcType(string(byte(I32)), string(byte(I32))), body)
 	}
-	return t.spendPages
+	return t.grow
 }
 
 // spender adds a function of one parameter that charges the given amount.
@@ -196,7 +227,7 @@ func (t *meter) spender(param ValType, amount code) uint32 {
 	body := code{1, 1, byte(I64)}
 	t.charge(&body, amount, 1)
 	body.op(opEnd)
-	return t.add(t.voidType(param), body)
+	return t.add(t.funcType(string(byte(param)), ""), body)
 }
 
 // charge writes instructions that subtract the amount, an i64 that these

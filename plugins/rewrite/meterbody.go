@@ -11,11 +11,11 @@ const maxInline = 1000
 type chargeKind uint8
 
 const (
-	chargeRegion chargeKind = iota // arg is the region
+	chargeSegment chargeKind = iota // arg is the segment
 	chargeHost
 	chargeLength
-	chargePages
-	makeRef // no charge: ref.func of imported function arg
+	growMemory // a function that charges takes the place of memory.grow
+	makeRef    // no charge: ref.func of imported function arg
 )
 
 // place is where a body is added to, in module offsets.
@@ -28,20 +28,26 @@ type place struct {
 // bodyMeter meters one body after the other and keeps its buffers.
 type bodyMeter struct {
 	*meter
-	places []place
-	// regions holds the number of instructions of each region, the function's
-	// first. open holds the region inside of every open block.
-	regions, open []uint32
+	places   []place
+	segments []segment
+	// current is the segment that instructions go to; open has an entry for
+	// the body and for every open block.
+	current uint32
+	open    []openBlock
 
-	// free holds the instructions of every free function, 0 for others;
-	// imported functions are left out.
+	known bases
+
+	// free holds the weight of every free function, 0 for others; imported
+	// functions are left out.
 	free []uint8
 
 	// first is the offset of the first instruction, locals the number of
 	// parameters and locals.
 	first, end int
 	locals     uint64
-	out        code
+	// checks is the number of charges that look whether fuel is left.
+	checks int
+	out    code
 }
 
 // meterBodies returns the bodies of all functions with their sizes.
@@ -84,7 +90,7 @@ func (m *Module) freeInstructions(body span) uint8 {
 			return 0
 		}
 	}
-	return uint8(n)
+	return uint8(max(n, 1))
 }
 
 // read finds the places of a body. Indices are checked as far as the metered
@@ -101,35 +107,47 @@ func (b *bodyMeter) read(fn uint32, body span) *RefusedError {
 	if b.locals > 1<<32-3 {
 		return tooLarge(int(body.start), "locals", "a function has %d locals, which leaves no room to count fuel", b.locals)
 	}
-	b.places = append(b.places[:0], place{at: uint32(b.first), kind: chargeRegion})
-	b.regions = append(b.regions[:0], 0)
-	b.open = append(b.open[:0], 0)
+	b.places, b.segments, b.open = b.places[:0], b.segments[:0], b.open[:0]
+	b.begin(b.first, b.frameWeight(), 0)
+	b.segments[0].fixed = true
+	b.open = append(b.open, openBlock{})
+	b.known.forget()
 
 	d := newDecoder(m.wasm, r.pos, r.end)
 	var in instr
 	for d.next(&in) {
-		region := b.open[len(b.open)-1]
-		b.regions[region] += weightOf(in.op)
-		if err := b.instruction(&in, region); err != nil {
+		s := &b.segments[b.current]
+		s.weight += b.known.weigh(&in)
+		s.instructions++
+		if err := b.instruction(&in); err != nil {
 			return err
 		}
 	}
-	return d.err
+	if d.err != nil {
+		return d.err
+	}
+	b.hoist()
+	return nil
 }
 
-func (b *bodyMeter) instruction(in *instr, region uint32) *RefusedError {
+func (b *bodyMeter) instruction(in *instr) *RefusedError {
 	m := b.m
 	switch in.op {
 	case opEnd:
+		last := b.open[len(b.open)-1]
 		b.open = b.open[:len(b.open)-1]
-	case opBlock, opIf:
-		b.open = append(b.open, region)
+		if len(b.open) > 0 {
+			b.begin(in.end, 0, last.before)
+		}
+	case opElse:
+		b.begin(in.end, 0, b.open[len(b.open)-1].before)
+	case opBlock:
+		b.open = append(b.open, openBlock{b.current})
 		return b.checkBlockType(in)
-	case opLoop:
-		inner := uint32(len(b.regions))
-		b.regions = append(b.regions, 0)
-		b.open = append(b.open, inner)
-		b.mark(in.end, chargeRegion, inner)
+	case opIf, opLoop:
+		b.open = append(b.open, openBlock{b.current})
+		b.begin(in.end, 0, b.current)
+		b.segments[b.current].fixed = in.op == opLoop
 		return b.checkBlockType(in)
 	case opLocalGet, opLocalSet, opLocalTee:
 		return checkIndex(in, in.x, b.locals, "local")
@@ -142,10 +160,9 @@ func (b *bodyMeter) instruction(in *instr, region uint32) *RefusedError {
 		if own := int64(in.x) - int64(m.facts.ImportedFunctions); own < 0 {
 			b.mark(in.start, chargeHost, 0)
 		} else {
-			b.regions[region] += uint32(b.free[own])
+			b.segments[b.current].weight += uint32(b.free[own])
 		}
 	case opCallIndirect:
-		b.regions[region] += fuelIndirect - 1
 		return checkIndex(in, in.x, uint64(len(m.types)), "type")
 	case opRefFunc:
 		if int64(in.x) < int64(m.facts.ImportedFunctions) {
@@ -155,7 +172,7 @@ func (b *bodyMeter) instruction(in *instr, region uint32) *RefusedError {
 	case opMemoryFill, opMemoryCopy, opMemoryInit, opTableFill, opTableCopy, opTableInit, opTableGrow:
 		b.mark(in.start, chargeLength, 0)
 	case opMemoryGrow:
-		b.mark(in.start, chargePages, 0)
+		b.mark(in.start, growMemory, 0)
 	}
 	return nil
 }
@@ -184,19 +201,19 @@ func checkIndex(in *instr, x uint32, n uint64, what string) *RefusedError {
 // a whole.
 func (b *bodyMeter) write(body span, free bool) {
 	wasm := b.m.wasm
-	if free {
-		b.places = b.places[1:]
-	}
+	b.places = slices.DeleteFunc(b.places, func(p place) bool {
+		return p.kind == chargeSegment && (free || b.segments[p.arg].charge == 0)
+	})
 	if len(b.places) == 0 {
 		b.out = append(b.out[:0], wasm[body.start:body.end]...)
 		return
 	}
 	inline := 0
-	if !free && len(b.regions) <= maxInline {
+	if !free && b.checks <= maxInline {
 		inline = 1
 	}
 	lengths := 0
-	if slices.ContainsFunc(b.places, func(p place) bool { return p.kind == chargeLength || p.kind == chargePages }) {
+	if slices.ContainsFunc(b.places, func(p place) bool { return p.kind == chargeLength }) {
 		lengths = 1
 	}
 
@@ -219,8 +236,8 @@ func (b *bodyMeter) write(body span, free bool) {
 		b.out = append(b.out, wasm[at:p.at]...)
 		at = int(p.at)
 		switch p.kind {
-		case chargeRegion:
-			b.chargeRegion(regionFuel(b.regions[p.arg]), inline == 1, counter)
+		case chargeSegment:
+			b.chargeSegment(&b.segments[p.arg], inline == 1, counter)
 		case chargeHost:
 			b.out.i64(FuelHostCall)
 			b.out.index(opCall, b.spendFunc())
@@ -228,10 +245,9 @@ func (b *bodyMeter) write(body span, free bool) {
 			b.out.index(opLocalTee, length)
 			b.out.index(opLocalGet, length)
 			b.out.index(opCall, b.spendLengthFunc())
-		case chargePages:
-			b.out.index(opLocalTee, length)
-			b.out.index(opLocalGet, length)
-			b.out.index(opCall, b.spendPagesFunc())
+		case growMemory:
+			at += 2
+			b.out.index(opCall, b.growFunc())
 		case makeRef:
 			_, n := uvarint32(wasm[at+1 : b.end])
 			at += 1 + n
@@ -241,13 +257,19 @@ func (b *bodyMeter) write(body span, free bool) {
 	b.out = append(b.out, wasm[at:b.end]...)
 }
 
-func (b *bodyMeter) chargeRegion(fuel int64, inline bool, local uint32) {
-	if !inline {
-		b.out.i64(fuel)
+func (b *bodyMeter) chargeSegment(s *segment, inline bool, local uint32) {
+	switch {
+	case !s.checked:
+		b.out.index(opGlobalGet, b.counter)
+		b.out.i64(s.charge)
+		b.out.op(opI64Sub)
+		b.out.index(opGlobalSet, b.counter)
+	case !inline:
+		b.out.i64(s.charge)
 		b.out.index(opCall, b.spendFunc())
-		return
+	default:
+		var amount code
+		amount.i64(s.charge)
+		b.charge(&b.out, amount, local)
 	}
-	var amount code
-	amount.i64(fuel)
-	b.charge(&b.out, amount, local)
 }

@@ -8,4 +8,5 @@ package rewrite_test
 const (
 	defaultSpec = "v1"
 	defaultFuel = false
+	raceEnabled = true
 )

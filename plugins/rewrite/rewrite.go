@@ -40,6 +40,10 @@ type Options struct {
 	// function; 0 means FuelUnlimited. It must not be negative, and counts
 	// only if Fuel is set.
 	InitialFuel int64
+
+	// FuelPerExport sets the counter anew at each call from outside; nil
+	// leaves that to the host. It counts only if Fuel is set.
+	FuelPerExport *ExportFuel
 }
 
 // Result is a rewritten module and what is known about it.
@@ -73,8 +77,8 @@ type Global struct {
 // global. Behaviour stays as it was; custom sections are kept, except a "name"
 // section that is damaged or a repeated one, which engines must ignore.
 //
-// Errors are *RefusedError, joined when several limits are exceeded, save for a
-// negative InitialFuel.
+// Errors are *RefusedError, joined when several limits are exceeded, save for
+// amounts of fuel that cannot be.
 func Rewrite(wasm []byte, opt Options) (*Result, error) {
 	m, err := Parse(wasm)
 	if err != nil {
@@ -103,7 +107,7 @@ func (m *Module) Rewrite(opt Options) (*Result, error) {
 			initial = FuelUnlimited
 		}
 		var err error
-		if res.Fuel, err = m.meter(&e, x, initial); err != nil {
+		if res.Fuel, err = m.meter(&e, x, initial, opt.FuelPerExport); err != nil {
 			return nil, err
 		}
 	}

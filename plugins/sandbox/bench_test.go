@@ -83,11 +83,16 @@ func BenchmarkStage(b *testing.B) {
 	run("stage=order/guest=rust", guest(ordersWasm))
 }
 
+// BenchmarkLines: copyWasm does nothing but copy, so that what remains is lines
+// mode itself. A batch is 128 order events of 302 bytes.
 func BenchmarkLines(b *testing.B) {
 	rt := open(b, Config{CacheDir: b.TempDir(), Workers: 1})
-	run := func(name string, wasm func(testing.TB) []byte, batch *record.Batch, lines string, forks int64) {
+	events := &record.Batch{Partition: record.Partition{Topic: "orders"}, Now: 1_700_000_000_000, Records: orderEvents(b, 128)}
+	one := &record.Batch{Partition: events.Partition, Now: events.Now, Records: events.Records[:1]}
+	run := func(name string, wasm func(testing.TB) []byte, batch *record.Batch, cfg StageConfig, forks int64) {
 		b.Run(name, func(b *testing.B) {
-			s := newStage(b, compile(b, rt, wasm(b)), StageConfig{Stage: "s", Lines: lines})
+			cfg.Stage = "s"
+			s := newStage(b, compile(b, rt, wasm(b)), cfg)
 			s.forks.Store(forks)
 			var out record.Results
 			b.ReportAllocs()
@@ -99,16 +104,18 @@ func BenchmarkLines(b *testing.B) {
 			}
 		})
 	}
-	rust := func(tb testing.TB) []byte { return read(tb, linesWasm) }
-	hundred := make([]string, 128)
-	for i := range hundred {
-		hundred[i] = "a line of the batch"
+	file := func(name string) func(testing.TB) []byte {
+		return func(tb testing.TB) []byte { return read(tb, name) }
 	}
-	run("each/guest=rust", rust, batchOf("abc"), LinesEach, maxForks)
-	run("each/guest=go", goProgram, batchOf("abc"), LinesEach, maxForks)
-	run("each/guest=rust/fresh", rust, batchOf("abc"), LinesEach, 0)
-	run("each/guest=go/fresh", goProgram, batchOf("abc"), LinesEach, 0)
-	run("batch/guest=rust/batch=128", rust, batchOf(hundred...), LinesBatch, maxForks)
+	each, whole := StageConfig{Lines: LinesEach}, StageConfig{Lines: LinesBatch}
+	run("each/guest=copy", file(copyWasm), one, each, maxForks)
+	run("each/guest=rust", file(linesWasm), one, each, maxForks)
+	run("each/guest=go", goProgram, batchOf("abc"), each, maxForks)
+	run("each/guest=copy/fresh", file(copyWasm), one, each, 0)
+	run("each/guest=go/fresh", goProgram, batchOf("abc"), each, 0)
+	run("each/guest=copy/envelope", file(copyWasm), one, StageConfig{Lines: LinesEach, Envelope: true}, maxForks)
+	run("batch/guest=copy", file(copyWasm), events, whole, maxForks)
+	run("batch/guest=rust", file(linesWasm), events, whole, maxForks)
 }
 
 func BenchmarkInspect(b *testing.B) {

@@ -58,25 +58,41 @@ type caller struct {
 	out   *record.Results
 	// repeating: a call failed, its parts are run again.
 	repeating bool
+	// judging: a call was sound, and a record that it failed is run alone. The
+	// stage learns nothing from it, and what the guest counts and logs is not
+	// passed on.
+	judging bool
+	// as are the circumstances of a recorded call, nil if this is none.
+	as *record.Replay
+}
+
+// prepare makes the instance one that is in the state of the present image.
+func (c *caller) prepare(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if c.in.ready() && c.in.image.level == c.stage.imageLevel() {
+		return nil
+	}
+	c.in.close()
+	in, err := c.stage.take(ctx)
+	if err != nil {
+		return err
+	}
+	c.in = in
+	return nil
 }
 
 // run answers the records from..to. A part that fails is run again by halves,
 // each from the image, down to the records that fail alone.
 func (c *caller) run(ctx context.Context, from, to int) error {
-	if err := ctx.Err(); err != nil {
+	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	if !c.in.ready() || c.in.image.level != c.stage.imageLevel() {
-		c.in.close()
-		in, err := c.stage.take(ctx)
-		if err != nil {
-			return err
-		}
-		c.in = in
-	}
+	answered := len(c.out.Failures)
 	failed := c.call(from, to)
 	if failed == nil {
-		return nil
+		return c.attach(ctx, c.out.Failures[answered:], to-from == 1)
 	}
 	if to-from == 1 {
 		c.poison(from, failed)
@@ -98,26 +114,27 @@ func (c *caller) run(ctx context.Context, from, to int) error {
 func (c *caller) call(from, to int) *record.Error {
 	s, in := c.stage, c.in
 	records := c.batch.Records[from:to]
+	id := c.id(from, len(records))
+	in.env.begin(c.batch.Now, id)
+	in.env.fuel.set(0)
 	size, err := in.enc.Size(records)
 	if err != nil {
 		return record.AsError(err)
 	}
 	if int64(size) > s.limit {
-		return record.Errorf(record.TooLarge, "a frame of %d bytes exceeds the memory limit of the plugin, %s", size, bytesText(s.limit))
+		return record.Errorf(record.TooLarge, "a frame of %d bytes exceeds the memory limit of the plugin, %s", size, BytesText(s.limit))
 	}
-	id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, c.batch.Partition, records[0].Offset, len(records))
-	in.env.begin(c.batch.Now, id)
 	in.env.fuel.set(s.budget(len(records), size))
 	in.used = true
 	s.count.calls.Add(1)
 	s.count.records.Add(int64(len(records)))
-	if c.repeating {
+	if c.repeating || c.judging {
 		s.count.repeats.Add(1)
 	}
 	t0 := time.Now()
 	failed := c.exchange(records, from, size, id)
 	took := time.Since(t0)
-	in.env.finish()
+	in.env.Finish()
 	s.count.guest.Add(int64(took))
 	s.count.fuel.Add(in.env.fuel.used())
 	if failed != nil {
@@ -127,19 +144,30 @@ func (c *caller) call(from, to int) *record.Error {
 		}
 		return failed
 	}
-	s.learnFuel(in.env.fuel.used(), len(records), false)
-	s.perRecord.Store(s.average(int64(took) / int64(len(records))))
-	if len(in.env.counts)+len(in.env.lines)+in.env.lost > 0 {
-		s.tell(in.ctx, in.env, true)
+	if !c.judging {
+		s.learnFuel(in.env.fuel.used(), len(records), false)
+		s.perRecord.Store(s.average(int64(took) / int64(len(records))))
+		if len(in.env.counts)+len(in.env.lines)+in.env.lost > 0 {
+			s.tell(in.ctx, in.env, true)
+		}
 	}
 	if s.stateful {
 		return nil
 	}
 	grew := uint64(in.memory.Size()) != uint64(len(in.image.memory))
 	in.dead = in.dead || grew
-	s.grew(in.image.level, grew)
-	c.attach(from, id)
+	if !c.judging {
+		s.grew(in.image.level, grew)
+	}
 	return nil
+}
+
+// id is the batch id of a call for n records from the one at from.
+func (c *caller) id(from, n int) uint64 {
+	if c.as != nil {
+		return c.as.BatchID
+	}
+	return abi.BatchID(c.stage.cfg.FlowUID, c.stage.cfg.Stage, c.batch.Partition, c.batch.Records[from].Offset, n)
 }
 
 // Bounds of the answers to one call: they are copied out of the guest and
@@ -197,26 +225,64 @@ func (c *caller) exchange(records []record.Record, from, size int, id uint64) *r
 	return nil
 }
 
-// attach gives the failures that a successful call answered what they need to
-// be repeated.
-func (c *caller) attach(from int, id uint64) {
-	var replay *record.Replay
-	for i := len(c.out.Failures) - 1; i >= 0; i-- {
-		f := &c.out.Failures[i]
-		if f.Replay != nil || int(f.In) < from {
-			return
+// Reasons why a failure has no Replay.
+const (
+	statefulReason   = "the stage is stateful (`isolation: failure`): what it answers depends on the records before"
+	linesBatchReason = "`lines: batch` answers the records of a run together"
+)
+
+// attach gives the failures that a sound call answered what they need to be
+// repeated. What a record is answered beside others may depend on them, and on
+// the id that the call had. So each is judged alone, from the image: where the
+// answer is the same, the Replay is that of the record alone.
+func (c *caller) attach(ctx context.Context, failures []record.Failure, alone bool) error {
+	s := c.stage
+	switch {
+	case len(failures) == 0 || s.cfg.ForgetFailures:
+		return nil
+	case s.stateful:
+		for i := range failures {
+			failures[i].NoReplay = statefulReason
 		}
-		if replay == nil {
-			replay = c.replay(id, nil)
-		}
-		f.Replay = replay
+		return nil
+	case alone:
+		failures[0].Replay = c.replay(int(failures[0].In))
+		return nil
 	}
+	var answers record.Results
+	out := c.out
+	c.judging, c.out = true, &answers
+	defer func() { c.judging, c.out = false, out }()
+	for i := range failures {
+		if err := c.prepare(ctx); err != nil {
+			return err
+		}
+		f := &failures[i]
+		answers.Reset()
+		err := c.call(int(f.In), int(f.In)+1)
+		if err == nil && len(answers.Failures) == 1 {
+			err = answers.Failures[0].Err
+		}
+		if err != nil && err.Class == f.Err.Class && err.Code == f.Err.Code && err.Message == f.Err.Message {
+			f.Replay = c.replay(int(f.In))
+			continue
+		}
+		s.count.unrepeatable.Add(1)
+		what := "by an emission or a drop"
+		if err != nil {
+			what = err.Error()
+		}
+		f.NoReplay = "alone the record is answered otherwise: " + what
+	}
+	return nil
 }
 
-func (c *caller) replay(id uint64, logs []string) *record.Replay {
+// replay holds the circumstances of the last call, which was for record i.
+func (c *caller) replay(i int) *record.Replay {
+	s, in := c.stage, c.in
 	return &record.Replay{
-		BatchID: id, Now: c.batch.Now, ImageLevel: c.in.image.level, ConfigHash: c.stage.configHash, Logs: logs,
-		Fuel: c.in.env.fuel.used(),
+		BatchID: c.id(i, 1), Now: c.batch.Now, ImageLevel: in.image.level, ConfigHash: s.configHash,
+		Fuel: in.env.fuel.used(), FuelLimit: s.fuel, MemoryLimit: s.limit, Logs: in.env.Texts(),
 	}
 }
 
@@ -224,9 +290,10 @@ func (c *caller) replay(id uint64, logs []string) *record.Replay {
 func (c *caller) poison(i int, err *record.Error) {
 	s, in := c.stage, c.in
 	f := record.Failure{In: int32(i), Err: err}
-	if !s.stateful {
-		id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, c.batch.Partition, c.batch.Records[i].Offset, 1)
-		f.Replay = c.replay(id, in.env.texts())
+	if s.stateful {
+		f.NoReplay = statefulReason
+	} else {
+		f.Replay = c.replay(i)
 	}
 	c.out.Failures = append(c.out.Failures, f)
 	s.tell(in.ctx, in.env, s.stateful)

@@ -163,7 +163,7 @@ func (rt *Runtime) runChild(ctx context.Context, wasm []byte) error {
 		return refuse(RefusedLimits, "make it smaller, or optimise it (wasm-opt -O2)", "compiling it took longer than %v", rt.cfg.CompileTimeout)
 	}
 	tooMuch := func() error {
-		return refuse(RefusedLimits, "make it smaller, or split its largest functions", "compiling it needs more than %s of memory", bytesText(rt.cfg.CompileMemoryBytes))
+		return refuse(RefusedLimits, "make it smaller, or split its largest functions", "compiling it needs more than %s of memory", BytesText(rt.cfg.CompileMemoryBytes))
 	}
 	exit, exited := errors.AsType[*exec.ExitError](err)
 	if err != nil && !exited && cmd.ProcessState == nil {
@@ -187,7 +187,7 @@ func (rt *Runtime) runChild(ctx context.Context, wasm []byte) error {
 		how = exit.Error()
 	}
 	if line, _, _ := strings.Cut(stderr.String(), "\n"); line != "" {
-		how += ": " + printable([]byte(line))
+		how += ": " + Printable([]byte(line))
 	}
 	return refuse(RefusedLimits, "report it with the plugin; another version of its toolchain may help", "the compiler crashed on it (%s)", how)
 }

@@ -6,28 +6,43 @@ import (
 
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/millrace-io/millrace/plugins/manifest"
 	"github.com/millrace-io/millrace/plugins/rewrite"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
 const (
 	// DefaultMaxFuel is what a record may cost unless configured: 1.2 million
-	// units are 0.5 to 5 ms.
+	// units are 0.1 to 0.7 ms of honest code, and at most about 40 ms of code
+	// that is written to be slow.
 	DefaultMaxFuel = 1_200_000
 	// callFuel is what a call of several records may cost: a running guest
 	// cannot be preempted. A call that needs more is split.
 	callFuel = 1_200_000
-	// fuelPerByte is what each byte of a call's input adds: a stage that reads
-	// a record of a megabyte works longer than on one of a hundred bytes, and
-	// is no worse for it. The order stage takes 5 units a byte, a plain loop
-	// over bytes up to 16.
-	fuelPerByte = 16
+	// fuelPerByte is what each byte of a record adds: a stage that reads a
+	// record of a megabyte works longer than on one of a hundred bytes, and is
+	// no worse for it. The order stage takes 12 units a byte, a loop that looks
+	// at each byte by itself 14, a Rust program that splits words 31.
+	fuelPerByte = 160
 	// startFuel is what everything before the first batch may cost, each call
-	// of the guest by itself: start function, _initialize, stage_init,
-	// stage_alloc, the warm-up, and a program up to its first read. A Go
-	// program needs a million units for its start.
+	// of the guest by itself: _initialize, stage_init, stage_alloc, the warm-up.
+	// A Go program needs 0.8 million units for its start. It is paid once where
+	// further instances are copies of the first.
 	startFuel = 5 * callFuel
+	// restartFuel is the same where each further instance starts anew, which a
+	// guest that fails on purpose can bring about with every record.
+	restartFuel = 2 * callFuel
+	// instanceFuel is what a start function may cost: it runs in copies too.
+	instanceFuel = callFuel
 )
+
+// startFuel is what each call before the first batch may cost.
+func (s *Stage) startFuel() int64 {
+	if s.mod.info.Mode == manifest.ModeLines || !s.mod.info.ExactRestore {
+		return restartFuel
+	}
+	return startFuel
+}
 
 // errOutOfFuel ends a guest in a host function; its counter is below zero.
 var errOutOfFuel = errors.New("out of fuel")
@@ -89,12 +104,13 @@ func (s *Stage) learnFuel(used int64, records int, out bool) {
 	s.fuelPerRecord.Store(per)
 }
 
-// budget is the fuel of a call of that many records in that many bytes.
+// budget is the fuel of a call of that many records in that many bytes. A call
+// of several gets no more for its bytes than one of them would.
 func (s *Stage) budget(records, bytes int) int64 {
-	return max(s.fuel, min(s.fuel*int64(records), callFuel)) + s.perByte*int64(bytes)
+	return max(s.fuel, min(s.fuel*int64(records), callFuel)) + s.perByte*int64(bytes/max(1, records))
 }
 
-// fuelText is what a guest did that ran out of fuel.
+// text is what a guest did that ran out of fuel.
 func (m *meter) text() string {
 	return "it used up its fuel: " + strconv.FormatInt(m.used(), 10) + " units, the budget is " + strconv.FormatInt(m.budget, 10)
 }

@@ -91,6 +91,9 @@ func TestFuelLimits(t *testing.T) {
 	if got := s.budget(1, 1<<20); got != 100_000+fuelPerByte<<20 {
 		t.Errorf("got budget %d for a record of 1 MiB", got)
 	}
+	if got := s.budget(4, 4<<10); got != 400_000+fuelPerByte<<10 {
+		t.Errorf("got budget %d for 4 records of 1 KiB", got)
+	}
 	if s.fuel = 9_000_000; s.budget(1, 0) != 9_000_000 || s.budget(1000, 0) != 9_000_000 {
 		t.Errorf("got budgets %d, %d", s.budget(1, 0), s.budget(1000, 0))
 	}
@@ -107,6 +110,28 @@ func TestFuelGrowsWithTheRecord(t *testing.T) {
 	}
 }
 
+// Honest plugins have room: five times what they take for a small record, four
+// for a large one.
+func TestFuelLeavesRoom(t *testing.T) {
+	rt := open(t, Config{Workers: 1})
+	large := strings.Repeat(`{"order_id": 1, "text": "some words"} `, 1<<20/38)
+	for file, room := range map[string]int64{ordersWasm: 100, upperWasm: 100, linesWasm: 50} {
+		s := stageOf(t, rt, file, StageConfig{Stage: "s"})
+		small := batchOf()
+		small.Records = orderEvents(t, 1)
+		for _, b := range []*record.Batch{small, batchOf(large)} {
+			before := s.Stats().Fuel
+			if out := process(t, s, b); len(out.Failures) > 0 && out.Failures[0].Err.Class == record.Fuel {
+				t.Fatalf("%s: %v", file, out.Failures[0].Err)
+			}
+			if got, have := s.Stats().Fuel-before, s.budget(1, len(b.Records[0].Value)); got*room > have {
+				t.Errorf("%s: a record of %d bytes takes %d units of %d", file, len(b.Records[0].Value), got, have)
+			}
+			room = 4
+		}
+	}
+}
+
 // TestLinesBatchIsSplit: a program gets less at once rather than no fuel.
 func TestLinesBatchIsSplit(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
@@ -114,7 +139,7 @@ func TestLinesBatchIsSplit(t *testing.T) {
 	s.perByte = 0
 	values := make([]string, 40)
 	for i := range values {
-		values[i] = strings.Repeat("x", 60_000)
+		values[i] = strings.Repeat("x", 20_000)
 	}
 	out := process(t, s, batchOf(values...))
 	if len(out.Emits) != len(values) || len(out.Drops)+emitters(out) != len(values) || !out.Unit {

@@ -1,7 +1,10 @@
 package sandbox
 
+import "github.com/millrace-io/millrace/plugins/manifest"
+
 // hostModules lists all that a guest may import, with the types: WASI preview
-// 1 as wazero gives it, and the module of our own.
+// 1 as wazero gives it, the module of our own, and that of Extism as its SDK
+// gives it.
 var hostModules = map[string]map[string]string{
 	hostModule: {
 		"log":   "(i32, i32, i32)",
@@ -55,4 +58,53 @@ var hostModules = map[string]map[string]string{
 		"sock_send":               "(i32, i32, i32, i32, i32) -> i32",
 		"sock_shutdown":           "(i32, i32) -> i32",
 	},
+	ExtismModule: {
+		"alloc":            "(i64) -> i64",
+		"config_get":       "(i64) -> i64",
+		"error_get":        "() -> i64",
+		"error_set":        "(i64)",
+		"free":             "(i64)",
+		"get_log_level":    "() -> i32",
+		"http_headers":     "() -> i64",
+		extismHTTP:         "(i64, i64) -> i64",
+		"http_status_code": "() -> i32",
+		"input_length":     "() -> i64",
+		"input_load_u64":   "(i64) -> i64",
+		"input_load_u8":    "(i64) -> i32",
+		"input_offset":     "() -> i64",
+		"input_set":        "(i64, i64)",
+		"length":           "(i64) -> i64",
+		"length_unsafe":    "(i64) -> i64",
+		"load_u64":         "(i64) -> i64",
+		"load_u8":          "(i64) -> i32",
+		"log_debug":        "(i64)",
+		"log_error":        "(i64)",
+		"log_info":         "(i64)",
+		"log_trace":        "(i64)",
+		"log_warn":         "(i64)",
+		"memory_bytes":     "() -> i64",
+		"output_length":    "() -> i64",
+		"output_offset":    "() -> i64",
+		"output_set":       "(i64, i64)",
+		"reset":            "()",
+		"store_u64":        "(i64, i64)",
+		"store_u8":         "(i64, i32)",
+		"var_get":          "(i64) -> i64",
+		"var_set":          "(i64, i64)",
+	},
 }
+
+// importable are the modules that a guest may import from in a mode.
+func importable(mode string) []string {
+	if mode == manifest.ModeExtism {
+		return []string{ExtismModule, wasiModule}
+	}
+	return []string{hostModule, wasiModule}
+}
+
+// ExtismModule is the module that Extism plugins import; a plugin that imports
+// it runs in extism mode.
+const ExtismModule = "extism:host/env"
+
+// extismHTTP is its function that reaches hosts.
+const extismHTTP = "http_request"

@@ -19,8 +19,9 @@ const ABIVersion = 1
 
 // Info is what can be told about a plugin without running or compiling it.
 type Info struct {
-	// Mode is manifest.ModeCall or manifest.ModeLines, empty if the plugin
-	// has none that this host runs. Why is the reason in words.
+	// Mode is manifest.ModeCall, manifest.ModeLines or manifest.ModeExtism,
+	// empty if the plugin has none that this host runs. Why is the reason in
+	// words.
 	Mode, Why string
 	// ABI is the major version that the binary or its manifest names; 0 if
 	// neither does.
@@ -39,8 +40,14 @@ type Info struct {
 	MemoryMinBytes, MemoryMaxBytes int64
 	// Functions counts own functions; CodeBytes is the size of their bodies.
 	Functions, CodeBytes, DataSegments int
-	// Configurable: it exports stage_init.
+	// Configurable: it exports stage_init, or runs in extism mode.
 	Configurable bool
+	// Callable are the exports that a stage in extism mode can name as its
+	// function, in their order in the binary; empty in call mode.
+	Callable []string
+	// UsesHTTP: it imports what reaches hosts, which only a stage with `hosts`
+	// lets it do.
+	UsesHTTP bool
 	// ExactRestore: an instance can be put back to its image. If not,
 	// RestoreObstacles says why, and each batch gets a fresh instance.
 	ExactRestore     bool
@@ -80,8 +87,12 @@ func (i *Info) Outputs() []string {
 // Inspect reads a Wasm binary without compiling it, in milliseconds. Whatever
 // speaks against running it is in Info.Refusals; the error is a *RefusedError
 // when the bytes cannot even be read as a module.
-func Inspect(wasm []byte) (*Info, error) {
-	info, _, err := inspect(wasm)
+func Inspect(wasm []byte) (*Info, error) { return InspectAs(wasm, "") }
+
+// InspectAs is Inspect for a plugin whose stage asks for a mode: "" for the one
+// that the binary shows, or manifest.ModeExtism.
+func InspectAs(wasm []byte, mode string) (*Info, error) {
+	info, _, err := inspect(wasm, mode)
 	return info, err
 }
 
@@ -90,7 +101,7 @@ func digestOf(wasm []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-func inspect(wasm []byte) (*Info, *rewrite.Module, error) {
+func inspect(wasm []byte, mode string) (*Info, *rewrite.Module, error) {
 	m, err := rewrite.Parse(wasm)
 	if err != nil {
 		if e, ok := errors.AsType[*rewrite.RefusedError](err); ok {
@@ -122,7 +133,7 @@ func inspect(wasm []byte) (*Info, *rewrite.Module, error) {
 			})
 		}
 	}
-	info.findMode(f)
+	info.findMode(f, mode)
 	info.checkImports()
 	return info, m, nil
 }
@@ -136,16 +147,17 @@ const (
 	exportBatch      = "stage_batch"
 	exportMemory     = "memory"
 	exportStart      = "_start"
-
-	extismHost = "extism:host/env"
 )
 
 func (i *Info) refuse(kind Refusal, advice, format string, args ...any) {
 	i.Refusals = append(i.Refusals, refuse(kind, advice, format, args...))
 }
 
-func (i *Info) findMode(f *rewrite.Facts) {
+func (i *Info) findMode(f *rewrite.Facts, asked string) {
 	marked := i.markers()
+	if len(marked) == 0 {
+		i.Callable = callable(f)
+	}
 	_, hasStart := f.Export(exportStart, rewrite.KindFunc)
 	wanted := ""
 	if i.Manifest != nil {
@@ -153,19 +165,30 @@ func (i *Info) findMode(f *rewrite.Facts) {
 		i.ABI = i.Manifest.ABI
 	}
 	switch {
+	case asked == manifest.ModeExtism && len(marked) > 0:
+		i.refuse(RefusedMode, "take `function` away: the host knows what to call", "a function is named for it, but it is a plugin for stage/%d, which has none", ABIVersion)
 	case marked[ABIVersion] && !(wanted == manifest.ModeLines && hasStart):
 		i.ABI = ABIVersion
 		i.Mode, i.Why = manifest.ModeCall, fmt.Sprintf("it exports %s%d", exportMarker, ABIVersion)
 		i.checkCall(f)
+		if wanted == manifest.ModeExtism {
+			i.refuse(RefusedABI, "make the two agree", "it exports %s%d, but its manifest says mode %q", exportMarker, ABIVersion, wanted)
+		}
 	case len(marked) > 0 && wanted != manifest.ModeLines:
 		for v := range marked {
 			i.ABI = max(i.ABI, v)
 		}
 		i.refuse(RefusedABI, fmt.Sprintf("build it with a PDK for stage/%d, or upgrade this host", ABIVersion),
 			"it exports %s%d: this host runs %s%d", exportMarker, i.ABI, exportMarker, ABIVersion)
-	case i.importsFrom(extismHost):
-		i.refuse(RefusedUnsupported, "build it with a Millrace PDK, or as a program that reads STDIN and writes STDOUT",
-			"it is an Extism plugin (it imports %s), which is not supported yet", extismHost)
+	case asked == manifest.ModeExtism, wanted == manifest.ModeExtism, i.importsFrom(ExtismModule):
+		i.Mode, i.Why = manifest.ModeExtism, "its stage names a function"
+		switch {
+		case i.importsFrom(ExtismModule):
+			i.Why = "it imports " + ExtismModule
+		case wanted == manifest.ModeExtism:
+			i.Why = "its manifest says so"
+		}
+		i.checkExtism(wanted)
 	case wanted == manifest.ModeCall:
 		i.refuse(RefusedABI, "build it with a Millrace PDK, or remove \"mode\" from the manifest",
 			"its manifest says mode \"call\", but it does not export %s%d", exportMarker, ABIVersion)
@@ -176,8 +199,8 @@ func (i *Info) findMode(f *rewrite.Facts) {
 		}
 		i.checkLines(f)
 	default:
-		i.refuse(RefusedMode, "build it with a Millrace PDK, or as a WASI command (Rust: --target wasm32-wasip1, with a main function)",
-			"it exports neither %s%d nor _start", exportMarker, ABIVersion)
+		i.refuse(RefusedMode, "build it with a Millrace PDK, with an Extism PDK, or as a WASI command (Rust: --target wasm32-wasip1, with a main function)",
+			"it exports neither %s%d nor _start, and does not import %s", exportMarker, ABIVersion, ExtismModule)
 	}
 }
 
@@ -220,6 +243,42 @@ func (i *Info) checkLines(f *rewrite.Facts) {
 	if i.ABI > ABIVersion {
 		i.refuse(RefusedABI, "build it for this version, or upgrade this host", "its manifest says abi %d: this host runs %d", i.ABI, ABIVersion)
 	}
+}
+
+// runtimeExports are functions of toolchains that a stage does not call.
+var runtimeExports = []string{exportInitialize, "__wasm_call_ctors", "hs_init", "hs_exit"}
+
+// callable are the functions that a stage in extism mode can call.
+func callable(f *rewrite.Facts) []string {
+	var names []string
+	for _, e := range f.Exports {
+		if e.Kind != rewrite.KindFunc || slices.Contains(runtimeExports, e.Name) || strings.HasPrefix(e.Name, "asyncify_") {
+			continue
+		}
+		switch e.Signature {
+		case "()", "() -> i32", "() -> i64":
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+func (i *Info) checkExtism(wanted string) {
+	i.Configurable, i.ExactRestore = true, false
+	i.RestoreObstacles = []string{"the Extism SDK keeps the guest's memory to itself"}
+	if wanted == manifest.ModeCall || wanted == manifest.ModeLines {
+		i.refuse(RefusedABI, "make the two agree", "it runs in extism mode (%s), but its manifest says mode %q", i.Why, wanted)
+	}
+	switch m := i.Manifest; {
+	case len(i.Callable) == 0:
+		i.refuse(RefusedMode, "export one, of the type () -> i32", "it exports no function without parameters")
+	case m != nil && m.Function != "" && !slices.Contains(i.Callable, m.Function):
+		i.refuse(RefusedManifest, "name one of these in the manifest", "its manifest names the function %q, and the functions that can be called are %q", m.Function, i.Callable)
+	}
+	if i.Manifest != nil && len(i.Manifest.Outputs) > 1 {
+		i.refuse(RefusedManifest, "remove the others from the manifest", "its manifest lists outputs, and an Extism plugin has only the default one")
+	}
+	i.UsesHTTP = slices.ContainsFunc(i.Imports, func(im rewrite.Import) bool { return im.Module == ExtismModule && im.Name == extismHTTP })
 }
 
 func (i *Info) checkMemory(f *rewrite.Facts) {
@@ -265,20 +324,23 @@ func (i *Info) checkExport(f *rewrite.Facts, name, signature string, required bo
 }
 
 func (i *Info) checkImports() {
+	modules := importable(i.Mode)
+	advice := "a plugin may import only WASI preview 1 and the module \"stage\" (log, count)"
+	if i.Mode == manifest.ModeExtism {
+		advice = "an Extism plugin may import only " + ExtismModule + " and WASI preview 1: functions of another host, or of another module, are not there"
+	}
 	for _, im := range i.Imports {
-		if im.Module == extismHost {
-			continue
-		}
 		what := fmt.Sprintf("%q %q", im.Module, im.Name)
-		functions, known := hostModules[im.Module]
-		signature, has := functions[im.Name]
+		signature, has := hostModules[im.Module][im.Name]
 		switch {
 		case im.Kind != rewrite.KindFunc:
 			i.refuse(RefusedImport, "define it in the module instead", "it imports the %s %s", im.Kind, what)
 		case im.Module == "wasi_unstable":
 			i.refuse(RefusedImport, "build it for wasm32-wasip1 (wasi_snapshot_preview1)", "it imports %s of an old WASI", what)
-		case !known || !has:
-			i.refuse(RefusedImport, "a plugin may import only WASI preview 1 and the module \"stage\" (log, count)", "it imports the function %s, which this host does not have", what)
+		case im.Module == ExtismModule && !has && i.Mode == manifest.ModeExtism:
+			i.refuse(RefusedImport, "build it with an older PDK, or upgrade this host", "it imports the function %s, which the Extism SDK of this host does not have", what)
+		case !slices.Contains(modules, im.Module) || !has:
+			i.refuse(RefusedImport, advice, "it imports the function %s, which this host does not have", what)
 		case im.Signature != signature:
 			i.refuse(RefusedImport, fmt.Sprintf("declare it as %s", signature), "its import %s has the type %s", what, im.Signature)
 		}

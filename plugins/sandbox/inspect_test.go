@@ -161,7 +161,27 @@ func TestInspectRefusals(t *testing.T) {
 		{"cut", minimal().build()[:20], RefusedFormat, ""},
 		{"next abi", asm{funcs: []asmFunc{{export: "stage_abi_2", typ: "()"}}}.build(), RefusedABI, "it exports stage_abi_2: this host runs stage_abi_1; build it with a PDK for stage/1, or upgrade this host"},
 		{"neither", asm{funcs: []asmFunc{{export: "run", typ: "()"}}}.build(), RefusedMode, "it exports neither stage_abi_1 nor _start"},
-		{"extism", with(command(), func(a *asm) { a.imports = []asmImport{{extismHost, "input_length", "() -> i64"}} }).build(), RefusedUnsupported, "it is an Extism plugin"},
+		{"extism", with(command(), func(a *asm) { a.imports = []asmImport{{ExtismModule, "input_length", "() -> i64"}} }).build(), "", ""},
+		{"extism with wasi", with(command(), func(a *asm) {
+			a.imports = []asmImport{{ExtismModule, "alloc", "(i64) -> i64"}, {wasiModule, "proc_exit", "(i32)"}}
+		}).build(), "", ""},
+		{"extism says so", withManifest(asm{funcs: []asmFunc{{export: "run", typ: "() -> i32"}}}, `{"mode":"extism","function":"run"}`).build(), "", ""},
+		{"extism without a function", with(minimal(), func(a *asm) {
+			a.funcs, a.imports = []asmFunc{{export: "two", typ: "(i32, i32) -> i32"}}, []asmImport{{ExtismModule, "input_length", "() -> i64"}}
+		}).build(), RefusedMode, "it exports no function without parameters; export one, of the type () -> i32"},
+		{"extism unknown", with(command(), func(a *asm) { a.imports = []asmImport{{ExtismModule, "fetch", "()"}} }).build(), RefusedImport, `it imports the function "extism:host/env" "fetch", which the Extism SDK of this host does not have`},
+		{"extism wrong type", with(command(), func(a *asm) { a.imports = []asmImport{{ExtismModule, "alloc", "(i32) -> i32"}} }).build(), RefusedImport, `its import "extism:host/env" "alloc" has the type (i32) -> i32; declare it as (i64) -> i64`},
+		{"extism with foreign", with(command(), func(a *asm) {
+			a.imports = []asmImport{{ExtismModule, "alloc", "(i64) -> i64"}, {"extism:host/user", "mult", "(i64) -> i64"}}
+		}).build(), RefusedImport, `it imports the function "extism:host/user" "mult", which this host does not have; an Extism plugin may import only extism:host/env and WASI preview 1`},
+		{"extism with stage", with(command(), func(a *asm) {
+			a.imports = []asmImport{{ExtismModule, "alloc", "(i64) -> i64"}, {"stage", "log", "(i32, i32, i32)"}}
+		}).build(), RefusedImport, `"stage" "log"`},
+		{"extism says lines", withManifest(with(command(), func(a *asm) { a.imports = []asmImport{{ExtismModule, "input_length", "() -> i64"}} }), `{"mode":"lines"}`).build(), RefusedABI,
+			`it runs in extism mode (it imports extism:host/env), but its manifest says mode "lines"`},
+		{"call says extism", withManifest(minimal(), `{"mode":"extism"}`).build(), RefusedABI, `it exports stage_abi_1, but its manifest says mode "extism"`},
+		{"extism default is not there", withManifest(command(), `{"mode":"extism","function":"run"}`).build(), RefusedManifest, `its manifest names the function "run", and the functions that can be called are ["_start"]`},
+		{"call imports extism", with(minimal(), func(a *asm) { a.imports = []asmImport{{ExtismModule, "alloc", "(i64) -> i64"}} }).build(), RefusedImport, `it imports the function "extism:host/env" "alloc", which this host does not have`},
 		{"foreign import", with(minimal(), func(a *asm) { a.imports = []asmImport{{"env", "abort", "(i32, i32)"}} }).build(), RefusedImport, `it imports the function "env" "abort", which this host does not have`},
 		{"unknown of ours", with(minimal(), func(a *asm) { a.imports = []asmImport{{"stage", "fetch", "()"}} }).build(), RefusedImport, `"stage" "fetch"`},
 		{"wrong type of ours", with(minimal(), func(a *asm) { a.imports = []asmImport{{"stage", "log", "()"}} }).build(), RefusedImport, `its import "stage" "log" has the type (); declare it as (i32, i32, i32)`},
@@ -218,6 +238,30 @@ func TestInspectFacts(t *testing.T) {
 	}
 	if n := info.Named("lines.wasm"); n.Name != "lines" || n.Version != "0.0.0+"+info.Digest[7:15] {
 		t.Errorf("got %s@%s", n.Name, n.Version)
+	}
+}
+
+func TestInspectExtism(t *testing.T) {
+	a := asm{
+		imports: []asmImport{{ExtismModule, "http_request", "(i64, i64) -> i64"}},
+		funcs:   []asmFunc{{export: "_initialize", typ: "()"}, {export: "count", typ: "() -> i32"}, {export: "add", typ: "(i32, i32) -> i32"}, {export: "_start", typ: "()"}},
+	}
+	info, err := Inspect(a.build())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode != manifest.ModeExtism || info.Why != "it imports extism:host/env" || !slices.Equal(info.Callable, []string{"count", "_start"}) || !info.UsesHTTP || !info.Configurable || info.ExactRestore {
+		t.Errorf("got %+v", info)
+	}
+	// A command becomes one when its stage names a function, a plugin of our
+	// own does not.
+	info, err = InspectAs(command().build(), manifest.ModeExtism)
+	if err != nil || info.Mode != manifest.ModeExtism || info.Err() != nil || info.UsesHTTP {
+		t.Errorf("got %+v, %v", info, err)
+	}
+	info, err = InspectAs(minimal().build(), manifest.ModeExtism)
+	if err != nil || info.Err() == nil || !strings.Contains(info.Err().Error(), "take `function` away") {
+		t.Errorf("got %+v, %v", info, err)
 	}
 }
 

@@ -66,7 +66,7 @@ type instance struct {
 
 // base instantiates the module without running any of its exports.
 func (s *Stage) base(silent bool) (*instance, error) {
-	in := &instance{stage: s, env: &guestEnv{silent: silent, fuelExport: s.mod.fuel}, alloc: &memories{limit: uint64(s.limit)}}
+	in := &instance{stage: s, env: &guestEnv{World: World{silent: silent}, fuelExport: s.mod.fuel}, alloc: &memories{limit: uint64(s.limit)}}
 	in.dec.Outputs, in.dec.MaxEmits, in.dec.MaxHeaders = s.outputs, maxCallEmits, maxCallHeaders
 	in.ctx = experimental.WithMemoryAllocator(context.WithValue(context.Background(), envKey{}, in.env), in.alloc)
 	in.env.begin(imageMillis, 0)
@@ -78,7 +78,7 @@ func (s *Stage) base(silent bool) (*instance, error) {
 	}
 	in.mod, in.memory = mod, mod.Memory()
 	in.env.fuel.bind(mod, s.mod.fuel)
-	in.env.fuel.set(startFuel)
+	in.env.fuel.set(s.startFuel())
 	for _, g := range s.mod.globals {
 		// Imported globals are refused by Inspect, v128 ones make the image
 		// inexact and are never put back.
@@ -161,7 +161,7 @@ func (s *Stage) clone(im *image) (*instance, error) {
 	if have := in.memory.Size(); uint64(have) < uint64(len(im.memory)) {
 		if _, ok := in.memory.Grow((uint32(len(im.memory)) - have) / pageBytes); !ok {
 			in.close()
-			return nil, fmt.Errorf("make an instance: no memory for its image of %s", bytesText(int64(len(im.memory))))
+			return nil, fmt.Errorf("make an instance: no memory for its image of %s", BytesText(int64(len(im.memory))))
 		}
 	}
 	in.image = im
@@ -187,7 +187,7 @@ func (s *Stage) start(level int) (*instance, error) {
 	buffer, err := in.allocate(size)
 	if err != nil {
 		in.close()
-		return nil, s.allocError(in, err, "a buffer of %s", bytesText(int64(size)))
+		return nil, s.allocError(in, err, "a buffer of %s", BytesText(int64(size)))
 	}
 	im := &image{level: level, buffer: buffer, bufferBytes: size}
 	in.image = im
@@ -204,7 +204,7 @@ func (s *Stage) start(level int) (*instance, error) {
 		}
 		if im.buffer, err = in.allocate(size); err != nil {
 			in.close()
-			return nil, s.allocError(in, err, "a buffer of %s", bytesText(int64(size)))
+			return nil, s.allocError(in, err, "a buffer of %s", BytesText(int64(size)))
 		}
 		in.image = im
 	}
@@ -215,7 +215,7 @@ func (s *Stage) start(level int) (*instance, error) {
 	}
 	in.used = false
 	if len(logs) > 0 {
-		s.tell(in.ctx, &guestEnv{lines: logs}, true)
+		s.tell(in.ctx, &guestEnv{World: World{lines: logs}}, true)
 	}
 	return in, nil
 }
@@ -245,17 +245,17 @@ func (s *Stage) configured() (*instance, error) {
 		if !in.memory.Write(ptr, config) {
 			return fail(fmt.Errorf("start plugin %s: stage_alloc answered %#x, outside of its memory", s.cfg.Plugin, ptr))
 		}
-		in.env.fuel.set(startFuel)
+		in.env.fuel.set(s.startFuel())
 		res, err := f.Call(in.ctx, uint64(ptr), uint64(len(config)))
 		if err != nil {
 			return fail(s.startError(in, exportInit, err))
 		}
-		in.env.finish()
+		in.env.Finish()
 		if code := int32(uint32(res[0])); code != 0 {
-			return fail(&InitError{Plugin: s.cfg.Plugin, Export: exportInit, Code: code, Message: in.env.lastLines(8)})
+			return fail(&InitError{Plugin: s.cfg.Plugin, Export: exportInit, Code: code, Message: in.env.LastLines(8)})
 		}
 	}
-	in.env.finish()
+	in.env.Finish()
 	// Start-up may have logged; the slice is handed over.
 	lines := in.env.lines
 	in.env.lines = nil
@@ -265,13 +265,13 @@ func (s *Stage) configured() (*instance, error) {
 }
 
 func (s *Stage) startError(in *instance, what string, err error) error {
-	in.env.finish()
+	in.env.Finish()
 	text := in.env.trapText(err)
 	switch {
 	case in.env.fuel.out():
 		text = in.env.fuel.text()
 	case in.mod == nil && s.mod.hasStart:
-		text += fmt.Sprintf("; a start function has %d units of fuel", startFuel)
+		text += fmt.Sprintf("; a start function has %d units of fuel", instanceFuel)
 	}
 	return &InitError{Plugin: s.cfg.Plugin, Export: what, Message: text}
 }
@@ -287,7 +287,7 @@ func (s *Stage) allocError(in *instance, err error, format string, args ...any) 
 // allocate asks the guest for a buffer of n bytes.
 func (in *instance) allocate(n uint32) (uint32, error) {
 	if in.starting {
-		in.env.fuel.set(startFuel)
+		in.env.fuel.set(in.stage.startFuel())
 	}
 	in.stack[0] = uint64(max(n, 8))
 	if err := in.malloc.CallWithStack(in.ctx, in.stack[:]); err != nil {
@@ -341,7 +341,7 @@ func (in *instance) warmUp(count int) error {
 	if uint64(size) > uint64(in.image.bufferBytes) {
 		return nil
 	}
-	in.env.fuel.set(max(startFuel, s.budget(count, size)))
+	in.env.fuel.set(max(s.startFuel(), s.budget(count, size)))
 	ptr, res, err := in.send(records, size, 0, imageMillis)
 	if err != nil {
 		return err

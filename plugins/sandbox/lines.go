@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero/sys"
@@ -29,17 +31,40 @@ const maxOutputBytes = 16 << 20
 // errTooMuchOutput is what a program's write is refused with past it.
 var errTooMuchOutput = errors.New("too much output")
 
+// output is what a program writes to STDOUT. The zero value is ready.
 type output struct {
-	bytes.Buffer
+	b    []byte
+	last int // how much was taken last
 	over bool
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	if o.Len()+len(p) > maxOutputBytes {
+	if len(o.b)+len(p) > maxOutputBytes {
 		o.over = true
 		return 0, errTooMuchOutput
 	}
-	return o.Buffer.Write(p)
+	if o.b == nil {
+		o.b = make([]byte, 0, max(len(p), o.last))
+	}
+	o.b = append(o.b, p...)
+	return len(p), nil
+}
+
+// begin starts anew with what was written before.
+func (o *output) begin(written []byte) {
+	o.b, o.over = append(o.b[:0], written...), false
+}
+
+// take gives what was written to the caller, who keeps it for long: where the
+// buffer is much larger, it is kept for the next run, and a copy given.
+func (o *output) take() []byte {
+	b := o.b
+	if cap(b) > len(b)+len(b)/4 {
+		o.b = b[:0]
+		return bytes.Clone(b)
+	}
+	o.b, o.last = nil, len(b)
+	return b
 }
 
 // processLines runs a program once for each record.
@@ -51,7 +76,7 @@ func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.R
 		}
 		r := &b.Records[i]
 		id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, b.Partition, r.Offset, 1)
-		replay := &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash}
+		replay := &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash, FuelLimit: s.fuel, MemoryLimit: s.limit}
 		var failed *record.Error
 		if line, failed = s.appendLine(line[:0], r); failed != nil {
 			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed, Replay: replay})
@@ -63,10 +88,10 @@ func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.R
 		}
 		replay.Fuel = p.env.fuel.used()
 		if failed = p.failed(h, "record"); failed == nil {
-			failed = s.emitLines(p.out.Bytes(), r, i, out)
+			failed = s.emitLines(p.out.take(), r, i, out)
 		}
 		if failed != nil {
-			replay.Logs = p.env.texts()
+			replay.Logs = p.env.Texts()
 			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed, Replay: replay})
 		}
 		s.tell(ctx, p.env, failed == nil)
@@ -82,8 +107,9 @@ func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.R
 // the lines are. If a run fails all its records fail, without a replay: no one
 // of them can repeat it. Only a run out of fuel is split.
 func (s *Stage) processLinesBatch(ctx context.Context, b *record.Batch, out *record.Results) error {
-	u := unit{stage: s, batch: b, out: out}
-	var ends []int // of each line in input
+	u := units.Get().(*unit)
+	defer u.release()
+	u.stage, u.batch, u.out = s, b, out
 	for i := range b.Records {
 		line, failed := s.appendLine(u.input, &b.Records[i])
 		if failed != nil {
@@ -91,9 +117,8 @@ func (s *Stage) processLinesBatch(ctx context.Context, b *record.Batch, out *rec
 			continue
 		}
 		u.input = line
-		u.records, ends = append(u.records, int32(i)), append(ends, len(line))
+		u.records, u.ends = append(u.records, int32(i)), append(u.ends, len(line))
 	}
-	u.ends = ends
 	for from := 0; from < len(u.records); {
 		to := min(len(u.records), from+s.callRecords())
 		if err := u.run(ctx, from, to); err != nil {
@@ -109,10 +134,26 @@ type unit struct {
 	stage *Stage
 	batch *record.Batch
 	out   *record.Results
-	// input holds a line for each of records, which are indexes in the batch.
+	// input holds a line for each of records, which are indexes in the batch;
+	// the lines end at ends.
 	input   []byte
 	records []int32
 	ends    []int
+}
+
+// units are kept for their slices: growing them anew for each batch costs as
+// much as a run of a small program.
+var units = sync.Pool{New: func() any { return new(unit) }}
+
+// maxKeptInput is the largest input that is kept for another batch.
+const maxKeptInput = 1 << 20
+
+func (u *unit) release() {
+	if cap(u.input) > maxKeptInput {
+		return
+	}
+	*u = unit{input: u.input[:0], records: u.records[:0], ends: u.ends[:0]}
+	units.Put(u)
 }
 
 // run feeds the lines from..to to the program.
@@ -150,7 +191,7 @@ func (u *unit) run(ctx context.Context, from, to int) error {
 		s.learnFuel(p.env.fuel.used(), len(fed), false)
 		s.perRecord.Store(s.average(int64(took) / int64(len(fed))))
 		of.Key, of.Headers = nil, nil
-		failed = s.emitLines(p.out.Bytes(), &of, first, u.out)
+		failed = s.emitLines(p.out.take(), &of, first, u.out)
 	}
 	if failed == nil {
 		u.out.Drops = append(u.out.Drops, fed[1:]...)
@@ -163,7 +204,7 @@ func (u *unit) run(ctx context.Context, from, to int) error {
 		failed = &e
 	}
 	for _, i := range fed {
-		u.out.Failures = append(u.out.Failures, record.Failure{In: i, Err: failed})
+		u.out.Failures = append(u.out.Failures, record.Failure{In: i, Err: failed, NoReplay: linesBatchReason})
 	}
 	return nil
 }
@@ -188,7 +229,7 @@ func (p *program) failed(h halt, unit string) *record.Error {
 	exit, exited := errors.AsType[*sys.ExitError](h.err)
 	switch {
 	case p.out.over:
-		return record.Errorf(record.TooLarge, "it wrote more than %s for one %s", bytesText(maxOutputBytes), unit)
+		return record.Errorf(record.TooLarge, "it wrote more than %s for one %s", BytesText(maxOutputBytes), unit)
 	case h.err == nil || exited && exit.ExitCode() == 0:
 		return nil
 	case p.env.fuel.out():
@@ -200,7 +241,7 @@ func (p *program) failed(h halt, unit string) *record.Error {
 		}
 		return p.stage.memoryError(p.alloc.mem.refused, "%s", text)
 	case exited:
-		message := p.env.lastLines(3)
+		message := p.env.LastLines(3)
 		if message == "" {
 			message = fmt.Sprintf("it ended with exit code %d and wrote nothing to STDERR", exit.ExitCode())
 		}
@@ -209,49 +250,68 @@ func (p *program) failed(h halt, unit string) *record.Error {
 	return &record.Error{Class: record.Trap, Message: p.env.trapText(h.err), Err: h.err}
 }
 
-// emitLines turns each line of written into an emission of r, which is record
-// i of the batch; none at all drops it. On an error out is as it was before.
+// emitLines turns each line of written, which they keep, into an emission of r,
+// which is record i of the batch; none at all drops it. On an error out is as
+// it was before.
 func (s *Stage) emitLines(written []byte, r *record.Record, i int, out *record.Results) *record.Error {
-	rest := bytes.Clone(written)
 	first := len(out.Emits)
 	fail := func(err *record.Error) *record.Error {
 		clear(out.Emits[first:])
 		out.Emits = out.Emits[:first]
 		return err
 	}
-	if n := bytes.Count(rest, []byte{'\n'}); n > maxCallEmits {
+	n := bytes.Count(written, []byte{'\n'})
+	if len(written) > 0 && written[len(written)-1] != '\n' {
+		n++
+	}
+	switch {
+	case n == 0:
+		out.Drops = append(out.Drops, int32(i))
+		return nil
+	case n > maxCallEmits:
 		return record.Errorf(record.TooLarge, "it wrote %d lines, the limit is %d", n, maxCallEmits)
 	}
-	for len(rest) > 0 {
-		line, after, _ := bytes.Cut(rest, []byte{'\n'})
-		rest = after
-		e := record.Emit{In: int32(i), Record: *r}
+	out.Emits = slices.Grow(out.Emits, n)[:first+n]
+	for k := range out.Emits[first:] {
+		line, rest, _ := bytes.Cut(written, []byte{'\n'})
+		written = rest
+		e := &out.Emits[first+k]
+		*e = record.Emit{In: int32(i), Record: *r}
 		e.Record.To = -1
 		e.Record.Value = line[:len(line):len(line)]
+		if n > 1 {
+			var err error
+			if e.Record.Path, err = childPath(r.Path, k); err != nil {
+				return fail(record.AsError(err))
+			}
+		}
 		if s.cfg.Envelope {
 			given, err := record.ParseEnvelope(line)
 			if err != nil {
-				return fail(record.Errorf(record.Protocol, "line %d of its output is no record: %w", len(out.Emits)-first+1, err))
+				return fail(record.Errorf(record.Protocol, "line %d of its output is no record: %w", k+1, err))
 			}
 			e.Record.Key, e.Record.Value, e.Record.Headers = given.Key, given.Value, given.Headers
 			if given.Timestamp != 0 {
 				e.Record.Timestamp = given.Timestamp
 			}
 		}
-		out.Emits = append(out.Emits, e)
-	}
-	n := len(out.Emits) - first
-	if n == 0 {
-		out.Drops = append(out.Drops, int32(i))
-	}
-	for k := range n {
-		if n > 1 {
-			path, err := r.Path.Child(k)
-			if err != nil {
-				return fail(record.AsError(err))
-			}
-			out.Emits[first+k].Record.Path = path
-		}
 	}
 	return nil
+}
+
+// firstChildren are the paths of emissions of a record that has none itself:
+// nearly all there are.
+var firstChildren = sync.OnceValue(func() []record.Path {
+	paths := make([]record.Path, 1024)
+	for k := range paths {
+		paths[k], _ = record.Path("").Child(k)
+	}
+	return paths
+})
+
+func childPath(of record.Path, k int) (record.Path, error) {
+	if first := firstChildren(); of == "" && k < len(first) {
+		return first[k], nil
+	}
+	return of.Child(k)
 }

@@ -36,13 +36,14 @@ type Module struct {
 // file cache when the same bytes were compiled before. It takes up to seconds
 // for large modules. ctx ends it only with Config.CompileCommand.
 //
-// Refusals are *RefusedError, joined when there are several.
+// Refusals are *RefusedError, joined when there are several. A plugin that runs
+// in extism mode is a *ModeError: package extism compiles it.
 func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
 	if len(wasm) > rt.cfg.MaxModuleBytes {
 		return nil, refuse(RefusedLimits, "strip debug information (-s), or raise the node's limit",
-			"it has %d bytes, the limit is %s", len(wasm), bytesText(int64(rt.cfg.MaxModuleBytes)))
+			"it has %d bytes, the limit is %s", len(wasm), BytesText(int64(rt.cfg.MaxModuleBytes)))
 	}
-	info, parsed, err := inspect(wasm)
+	info, parsed, err := inspect(wasm, "")
 	if err != nil {
 		return nil, err
 	}
@@ -50,13 +51,16 @@ func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
 	if err := info.Err(); err != nil {
 		return nil, err
 	}
+	if info.Mode == manifest.ModeExtism {
+		return nil, &ModeError{info.Mode}
+	}
 	m := &Module{rt: rt, info: info}
 	if info.Manifest != nil && info.Manifest.Config != nil {
 		if m.schema, err = manifest.CompileSchema(info.Manifest.Config); err != nil {
 			return nil, &RefusedError{Kind: RefusedManifest, Reason: err.Error(), Err: err}
 		}
 	}
-	out, err := parsed.Rewrite(rewrite.Options{Fuel: true, InitialFuel: startFuel})
+	out, err := parsed.Rewrite(rewrite.Options{Fuel: true, InitialFuel: instanceFuel})
 	if err != nil {
 		if e, ok := errors.AsType[*rewrite.RefusedError](err); ok {
 			return nil, refusedBy(e)
@@ -64,15 +68,25 @@ func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
 		return nil, fmt.Errorf("rewrite plugin %s: %w", info.Digest, err)
 	}
 	m.globals, m.fuel, m.hasStart = out.Globals, out.Fuel.Export, out.Facts.HasStart
-	if len(rt.cfg.CompileCommand) > 0 {
-		if err := rt.compileInChild(ctx, out.Wasm); err != nil {
-			return nil, err
-		}
+	if err := rt.Precompile(ctx, out.Wasm); err != nil {
+		return nil, err
 	}
 	if m.compiled, err = rt.compile(ctx, out.Wasm); err != nil {
 		return nil, invalid(err)
 	}
 	return m, nil
+}
+
+// Precompile has a rewritten module compiled into the cache by a process of its
+// own, where there is a CompileCommand; else it does nothing. What compiles the
+// same bytes with the same cache then finds the machine code. It refuses what
+// needs too much time or memory, or what the compiler does not take, with a
+// *RefusedError.
+func (rt *Runtime) Precompile(ctx context.Context, wasm []byte) error {
+	if len(rt.cfg.CompileCommand) == 0 {
+		return nil
+	}
+	return rt.compileInChild(ctx, wasm)
 }
 
 // invalid refuses what the compiler did not take.
@@ -100,7 +114,7 @@ func (rt *Runtime) compile(ctx context.Context, wasm []byte) (c wazero.CompiledM
 func (rt *Runtime) checkMemory(i *Info) {
 	if i.MemoryMinBytes > rt.cfg.MaxMemoryBytes {
 		i.refuse(RefusedMemory, "raise the node's limit (limits: {plugin_memory: ...}), or link the plugin with less memory",
-			"it starts with %s of memory, the limit is %s", bytesText(i.MemoryMinBytes), bytesText(rt.cfg.MaxMemoryBytes))
+			"it starts with %s of memory, the limit is %s", BytesText(i.MemoryMinBytes), BytesText(rt.cfg.MaxMemoryBytes))
 	}
 }
 
@@ -130,7 +144,9 @@ func (m *Module) Close(ctx context.Context) error {
 	return m.closeErr
 }
 
-func bytesText(n int64) string {
+// BytesText is a number of bytes for messages, in the greatest unit that makes
+// it whole.
+func BytesText(n int64) string {
 	switch {
 	case n >= 1<<20 && n%(1<<20) == 0:
 		return fmt.Sprintf("%d MiB", n>>20)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
@@ -113,7 +112,7 @@ func (s *Stage) spawn() (*program, halt, error) {
 	}
 	p.mod, p.memory = mod, mod.Memory()
 	p.env.fuel.bind(mod, s.mod.fuel)
-	p.env.fuel.set(startFuel)
+	p.env.fuel.set(s.startFuel())
 	for _, g := range s.mod.globals {
 		if mg, ok := mod.ExportedGlobal(g.Export).(api.MutableGlobal); ok {
 			p.globals = append(p.globals, mg)
@@ -125,7 +124,7 @@ func (s *Stage) spawn() (*program, halt, error) {
 		}
 		return nil
 	}
-	p.entry, err = s.rt.wz.InstantiateModule(experimental.WithImportResolver(p.ctx, resolve), s.rt.entry, wazero.NewModuleConfig().WithName(""))
+	p.entry, err = s.rt.wz.InstantiateModule(experimental.WithImportResolver(p.ctx, resolve), s.rt.entry, p.env.moduleConfig())
 	if err != nil {
 		p.close()
 		return nil, halt{}, fmt.Errorf("make an instance: %w", err)
@@ -169,7 +168,7 @@ func (p *program) firstRead(ctx context.Context, arguments [3]uint32) {
 
 // capture keeps the state that later runs start from.
 func (p *program) capture(ctx context.Context) {
-	p.written = bytes.Clone(p.out.Bytes())
+	p.written = bytes.Clone(p.out.b)
 	p.logged.keep(p.env)
 	s := p.stage
 	n := int(s.forks.Load())
@@ -215,9 +214,7 @@ func stackBytes(s experimental.Snapshot) int {
 func (p *program) begin() {
 	p.env.begin(p.now, p.id)
 	p.env.keep(&p.logged)
-	p.out.Reset()
-	p.out.over = false
-	p.out.Write(p.written)
+	p.out.begin(p.written)
 	p.env.fuel.set(p.fuel)
 }
 
@@ -306,7 +303,7 @@ func (s *Stage) execute(input []byte, now int64, id uint64, records int) (*progr
 	if h.ready {
 		h = p.run(input, now, id, s.budget(records, len(input)))
 	}
-	p.env.finish()
+	p.env.Finish()
 	s.count.calls.Add(1)
 	s.count.records.Add(int64(records))
 	s.count.fuel.Add(p.env.fuel.used())

@@ -12,14 +12,13 @@ type Refusal string
 
 // The kinds of refusals.
 const (
-	RefusedFormat      Refusal = "format"      // no WebAssembly, damaged, or a proposal that is not supported
-	RefusedLimits      Refusal = "limits"      // too large to be compiled
-	RefusedABI         Refusal = "abi"         // another version of the ABI, or its exports incomplete
-	RefusedImport      Refusal = "import"      // an import that the host does not give
-	RefusedMode        Refusal = "mode"        // no run mode that this host has
-	RefusedMemory      Refusal = "memory"      // no memory, shared, or larger than allowed
-	RefusedManifest    Refusal = "manifest"    // the manifest cannot be read
-	RefusedUnsupported Refusal = "unsupported" // something that Millrace has not yet
+	RefusedFormat   Refusal = "format"   // no WebAssembly, damaged, or a proposal that is not supported
+	RefusedLimits   Refusal = "limits"   // too large to be compiled
+	RefusedABI      Refusal = "abi"      // another version of the ABI, or its exports incomplete
+	RefusedImport   Refusal = "import"   // an import that the host does not give
+	RefusedMode     Refusal = "mode"     // no run mode that this host has
+	RefusedMemory   Refusal = "memory"   // no memory, shared, or larger than allowed
+	RefusedManifest Refusal = "manifest" // the manifest cannot be read
 )
 
 // RefusedError says why a plugin cannot run here and what its author can do.
@@ -63,6 +62,11 @@ func refusedBy(e *rewrite.RefusedError) *RefusedError {
 	}
 	return &RefusedError{Kind: kind, Reason: reason, Advice: e.Advice, Err: e}
 }
+
+// ModeError reports that a plugin runs in a mode which is another package's.
+type ModeError struct{ Mode string }
+
+func (e *ModeError) Error() string { return "plugin: mode " + e.Mode + " is not the sandbox's" }
 
 // InitError reports that a guest did not start: its stage_init answered a code
 // other than 0, or one of its functions trapped before the first batch.

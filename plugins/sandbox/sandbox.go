@@ -6,7 +6,8 @@
 // configuration, a clock and a random seed, has bounded memory, no files and
 // no network, and starts each call from the same image: what it answers
 // depends on nothing else. A call that fails is repeated in parts until the
-// records that fail alone are found; the others go on.
+// records that fail alone are found; the others go on. Plugins of extism mode
+// are judged here too; package extism runs them.
 //
 // The package does not decide what becomes of failures, keeps nothing on disk
 // but wazero's compilation cache, and does not bound the time of a call.
@@ -213,6 +214,9 @@ var compilerSupported = sync.OnceValue(func() (ok bool) {
 	_ = r.Close(ctx)
 	return true
 })
+
+// Config is the configuration that the runtime has, with its defaults.
+func (rt *Runtime) Config() Config { return rt.cfg }
 
 // Workers is the number of instances that a stage has at most.
 func (rt *Runtime) Workers() int { return rt.cfg.Workers }

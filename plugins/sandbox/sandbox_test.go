@@ -24,6 +24,7 @@ const (
 	ordersWasm = "../../examples/orders/orders.wasm"
 	upperWasm  = "../../examples/upper/upper.wasm"
 	linesWasm  = "../../examples/lines/lines.wasm"
+	copyWasm   = "../plugintest/guests/copy/copy.wasm"
 )
 
 func open(tb testing.TB, cfg Config) *Runtime {

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"golang.org/x/time/rate"
-
 	"github.com/millrace-io/millrace/plugins/abi"
 	"github.com/millrace-io/millrace/plugins/manifest"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -29,8 +27,17 @@ type StageConfig struct {
 	FlowUID uint64
 	// Digest of the plugin for logs; empty: the module's own.
 	Digest string
-	// Config is given to stage_init; empty: {}.
+	// Config is given to stage_init; empty: {}. In extism mode it is what
+	// config_get answers: an object, whose values are given as texts, nested
+	// ones as JSON.
 	Config json.RawMessage
+	// Function is the export that an Extism plugin is called by; empty: that
+	// of its manifest. Other plugins have none.
+	Function string
+	// Hosts are those that an Extism plugin may reach by HTTP: names in lower
+	// case, in which * stands for any run of characters. None: it reaches no
+	// network. With any the stage is impure. Other plugins have none.
+	Hosts []string
 	// MemoryBytes limits the guest's memory; 0: memory_mb of the manifest,
 	// else the runtime's limit. More than that is an error.
 	MemoryBytes int64
@@ -48,6 +55,10 @@ type StageConfig struct {
 	// Outputs are the outputs, beside the default one, that the flow takes.
 	// Emitting to another one is a protocol error.
 	Outputs []string
+	// ForgetFailures says that failures are counted and not kept. They may
+	// then come without a Replay, which costs a call for each that a guest
+	// answers among other records.
+	ForgetFailures bool
 
 	// Logger gets the guest's log lines, nil discards.
 	Logger *slog.Logger
@@ -57,6 +68,45 @@ type StageConfig struct {
 	// OnCount gets what guests count, summed up for each call; may be nil.
 	// It is called within Process, by several goroutines at once.
 	OnCount func(name string, delta float64)
+}
+
+// Log is the logger of the stage's messages, which name flow, stage and plugin.
+func (c *StageConfig) Log() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger.With("flow", c.Flow, "stage", c.Stage, "plugin", c.Plugin)
+}
+
+// Limits are the memory of an instance and the fuel of a record: what c asks
+// for, else what the plugin's manifest does, else the most that a runtime
+// gives, which is passed. The error says what of c or of the plugin is beyond
+// that.
+func (c *StageConfig) Limits(info *Info, maxMemory, maxFuel int64) (memory, fuel int64, err error) {
+	var errs []error
+	memory = maxMemory
+	switch {
+	case c.MemoryBytes > memory:
+		errs = append(errs, fmt.Errorf("memory: %s is more than this node allows, %s", BytesText(c.MemoryBytes), BytesText(memory)))
+	case c.MemoryBytes > 0:
+		memory = c.MemoryBytes
+	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
+		memory = min(memory, int64(info.Manifest.MemoryMB)<<20)
+	}
+	memory = memory / pageBytes * pageBytes
+	if info.MemoryMinBytes > memory {
+		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", BytesText(info.MemoryMinBytes), BytesText(memory)))
+	}
+	fuel = maxFuel
+	switch {
+	case c.Fuel < 0 || c.Fuel > fuel:
+		errs = append(errs, fmt.Errorf("fuel: %d a record is not from 0 to what this node allows, %d", c.Fuel, fuel))
+	case c.Fuel > 0:
+		fuel = c.Fuel
+	case info.Manifest != nil && info.Manifest.FuelPerRecord > 0:
+		fuel = min(fuel, info.Manifest.FuelPerRecord)
+	}
+	return memory, fuel, errors.Join(errs...)
 }
 
 // When a call mode guest is put back to its image.
@@ -73,10 +123,10 @@ const (
 )
 
 // LogsPerSecond limits the log lines that a stage passes on; a burst may have
-// logBurst.
+// LogBurst.
 const (
 	LogsPerSecond = 100
-	logBurst      = 1000
+	LogBurst      = 1000
 )
 
 // Stats counts what a stage did since it was made.
@@ -91,8 +141,12 @@ type Stats struct {
 	// Restores of an instance to its image; Instances made (by whatever
 	// way), and of these Clones: made from the image without a start.
 	Restores, Instances, Clones int64
-	// Repeats are calls that were made to find the records that fail.
+	// Repeats are calls that were made to find the records that fail, and to
+	// judge alone those that a guest failed among others.
 	Repeats int64
+	// Unrepeatable counts failures without a Replay because the guest answers
+	// the record otherwise when it is alone.
+	Unrepeatable int64
 	// Failed counts records in Results.Failures; LogsDropped log lines over
 	// the limit.
 	Failed, LogsDropped int64
@@ -104,7 +158,7 @@ type Stats struct {
 }
 
 type counters struct {
-	calls, records, guest, fuel, restores, instances, clones, repeats, failed, logsDropped atomic.Int64
+	calls, records, guest, fuel, restores, instances, clones, repeats, unrepeatable, failed, logsDropped atomic.Int64
 }
 
 // Stage runs a plugin at its place in a flow. Process may be called by many
@@ -142,8 +196,7 @@ type Stage struct {
 	perRecord atomic.Int64 // ns of guest time, a moving average
 	// fuelPerRecord is a moving average too.
 	fuelPerRecord atomic.Int64
-	limiter       *rate.Limiter
-	unsaid        atomic.Int64 // dropped log lines that no message told of yet
+	outlet        *Outlet
 	count         counters
 }
 
@@ -151,15 +204,9 @@ type Stage struct {
 // that does not take it fails here, with its own message (*InitError). Close
 // releases the stage.
 func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) {
-	s := &Stage{
-		rt: m.rt, mod: m, cfg: cfg,
-		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
-		maxLevel: maxImageLevel,
-		limiter:  rate.NewLimiter(LogsPerSecond, logBurst),
-	}
-	s.forks.Store(maxForks)
-	if err := s.configure(); err != nil {
-		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
+	s, err := m.stage(cfg)
+	if err != nil {
+		return nil, err
 	}
 	if m.info.Mode == manifest.ModeLines {
 		p, h, err := s.spawn()
@@ -184,6 +231,20 @@ func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) 
 	return s, nil
 }
 
+// stage makes a stage without an instance.
+func (m *Module) stage(cfg StageConfig) (*Stage, error) {
+	s := &Stage{
+		rt: m.rt, mod: m, cfg: cfg,
+		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
+		maxLevel: maxImageLevel,
+	}
+	s.forks.Store(maxForks)
+	if err := s.configure(); err != nil {
+		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
+	}
+	return s, nil
+}
+
 func (s *Stage) configure() error {
 	cfg, info := &s.cfg, s.mod.info
 	if cfg.Digest == "" {
@@ -193,11 +254,7 @@ func (s *Stage) configure() error {
 		n := info.Named("plugin")
 		cfg.Plugin = n.Name + "@" + n.Version
 	}
-	s.log = cfg.Logger
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	s.log = s.log.With("flow", cfg.Flow, "stage", cfg.Stage, "plugin", cfg.Plugin)
+	s.log, s.outlet = cfg.Log(), NewOutlet(cfg)
 
 	var errs []error
 	isLines := info.Mode == manifest.ModeLines
@@ -227,6 +284,12 @@ func (s *Stage) configure() error {
 	if cfg.Envelope && !isLines {
 		errs = append(errs, errors.New("envelope: it is for programs that read STDIN; this plugin gets whole records anyway"))
 	}
+	if cfg.Function != "" {
+		errs = append(errs, fmt.Errorf("function: %q is for Extism plugins; this one runs in mode %s, take it away", cfg.Function, info.Mode))
+	}
+	if len(cfg.Hosts) > 0 {
+		errs = append(errs, fmt.Errorf("hosts: only Extism plugins reach hosts; this one runs in mode %s, take them away", info.Mode))
+	}
 	if len(cfg.Config) == 0 {
 		cfg.Config = json.RawMessage("{}")
 	}
@@ -247,28 +310,10 @@ func (s *Stage) configure() error {
 		}
 	}
 
-	s.limit = s.rt.cfg.MaxMemoryBytes
-	switch {
-	case cfg.MemoryBytes > s.limit:
-		errs = append(errs, fmt.Errorf("memory: %s is more than this node allows, %s", bytesText(cfg.MemoryBytes), bytesText(s.limit)))
-	case cfg.MemoryBytes > 0:
-		s.limit = cfg.MemoryBytes
-	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
-		s.limit = min(s.limit, int64(info.Manifest.MemoryMB)<<20)
-	}
-	s.fuel, s.perByte = s.rt.cfg.MaxFuel, fuelPerByte
-	switch {
-	case cfg.Fuel < 0 || cfg.Fuel > s.fuel:
-		errs = append(errs, fmt.Errorf("fuel: %d a record is not from 0 to what this node allows, %d", cfg.Fuel, s.fuel))
-	case cfg.Fuel > 0:
-		s.fuel = cfg.Fuel
-	case info.Manifest != nil && info.Manifest.FuelPerRecord > 0:
-		s.fuel = min(s.fuel, int64(info.Manifest.FuelPerRecord))
-	}
-	s.limit = s.limit / pageBytes * pageBytes
-	if info.MemoryMinBytes > s.limit {
-		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", bytesText(info.MemoryMinBytes), bytesText(s.limit)))
-	}
+	var err error
+	s.limit, s.fuel, err = cfg.Limits(info, s.rt.cfg.MaxMemoryBytes, s.rt.cfg.MaxFuel)
+	s.perByte = fuelPerByte
+	errs = append(errs, err)
 	return errors.Join(errs...)
 }
 
@@ -278,6 +323,10 @@ func (s *Stage) Info() *Info { return s.mod.info }
 // Stateful reports whether answers depend on earlier batches: see
 // IsolationFailure.
 func (s *Stage) Stateful() bool { return s.stateful }
+
+// Impure reports whether answers depend on more than the records, which those
+// of a plugin of this package never do.
+func (s *Stage) Impure() bool { return false }
 
 // MemoryBytes is the memory limit of each instance.
 func (s *Stage) MemoryBytes() int64 { return s.limit }
@@ -374,7 +423,7 @@ func (s *Stage) Stats() Stats {
 	c := &s.count
 	st := Stats{
 		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()), Fuel: c.fuel.Load(), Restores: c.restores.Load(),
-		Instances: c.instances.Load(), Clones: c.clones.Load(), Repeats: c.repeats.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
+		Instances: c.instances.Load(), Clones: c.clones.Load(), Repeats: c.repeats.Load(), Unrepeatable: c.unrepeatable.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
 		Stateful: s.stateful,
 	}
 	s.mu.Lock()

@@ -19,7 +19,7 @@ import (
 // TestBehaviours sends each bad record between two good ones: the good ones
 // pass whatever the guest does, the bad one is classified.
 func TestBehaviours(t *testing.T) {
-	rt := open(t, Config{Workers: 1, MaxFuel: 50_000_000})
+	rt := open(t, Config{Workers: 1, MaxFuel: 500_000_000})
 	s := stageOf(t, rt, faultyWasm, StageConfig{Flow: "default/f", Stage: "s"})
 	for _, c := range []struct {
 		value   string
@@ -295,7 +295,7 @@ func (h *heard) count(name string, delta float64) {
 }
 
 func TestLogsAndCounts(t *testing.T) {
-	rt := open(t, Config{Workers: 1, MaxFuel: 50_000_000})
+	rt := open(t, Config{Workers: 1, MaxFuel: 500_000_000})
 	m := compile(t, rt, read(t, faultyWasm))
 	var h heard
 	s := newStage(t, m, StageConfig{Stage: "s", OnLog: h.log, OnCount: h.count})
@@ -316,7 +316,7 @@ func TestLogsAndCounts(t *testing.T) {
 	h.lines = nil
 	process(t, s, batchOf("log-flood"))
 	st := s.Stats()
-	if n := len(h.lines); n == 0 || n > logBurst+10 || st.LogsDropped == 0 || int64(n)+st.LogsDropped != 10_000 {
+	if n := len(h.lines); n == 0 || n > LogBurst+10 || st.LogsDropped == 0 || int64(n)+st.LogsDropped != 10_000 {
 		t.Errorf("%d lines passed on, %d dropped, want 10000 together and few passed on", n, st.LogsDropped)
 	}
 	out = process(t, newStage(t, m, StageConfig{Stage: "s"}), batchOf("trap"))
@@ -408,7 +408,7 @@ func TestMemoryLimit(t *testing.T) {
 // TestImageLevels shows that growth makes new instances, and that batches that
 // grow again and again get an image that holds them.
 func TestImageLevels(t *testing.T) {
-	rt := open(t, Config{Workers: 1, MaxFuel: 50_000_000})
+	rt := open(t, Config{Workers: 1, MaxFuel: 500_000_000})
 	s := stageOf(t, rt, upperWasm, StageConfig{Stage: "s"})
 	b := batchOf(strings.Repeat("x", 600<<10))
 	for range 6 {
@@ -604,10 +604,10 @@ func TestHostileArguments(t *testing.T) {
 }
 
 func TestLogLines(t *testing.T) {
-	var e guestEnv
-	e.begin(0, 0)
-	w, other := logWriter{&e, 1}, logWriter{&e, 0}
-	for _, s := range []string{"one\r\ntw", "o\n\n\x1b[31mred\xff\n", strings.Repeat("x", maxLineBytes+10), "\nend"} {
+	var e World
+	e.Begin(0, 0)
+	w, other := e.Stderr(), e.Stdout()
+	for _, s := range []string{"one\r\ntw", "o\n\n\x1b[31mred\xff\n", strings.Repeat("x", MaxLineBytes+10), "\nend"} {
 		if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
 			t.Fatalf("wrote %d, %v", n, err)
 		}
@@ -615,16 +615,16 @@ func TestLogLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e.finish()
-	want := []string{"one", "two", "\uFFFD[31mred\uFFFD", strings.Repeat("x", maxLineBytes), strings.Repeat("x", 10), "oooo", "end"}
-	if got := e.texts(); !slices.Equal(got, want) {
+	e.Finish()
+	want := []string{"one", "two", "\uFFFD[31mred\uFFFD", strings.Repeat("x", MaxLineBytes), strings.Repeat("x", 10), "oooo", "end"}
+	if got := e.Texts(); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
-	e.begin(0, 0)
+	e.Begin(0, 0)
 	if _, err := w.Write([]byte(strings.Repeat("y\n", maxCallLogBytes+5))); err != nil {
 		t.Fatal(err)
 	}
-	got := e.texts()
+	got := e.Texts()
 	if len(got) != maxCallLogBytes+1 || got[len(got)-1] != "(5 more lines were not kept)" {
 		t.Errorf("%d lines kept, the last %q", len(got), got[len(got)-1])
 	}

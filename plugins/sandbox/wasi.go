@@ -104,7 +104,7 @@ func hostWrite(ctx context.Context, mod api.Module, stack []uint64) {
 		stack[0] = errnoBadf
 		return
 	}
-	var to io.Writer = logWriter{e, int(fd - 1)}
+	var to io.Writer = logWriter{&e.World, int(fd - 1)}
 	if fd == 1 && e.program != nil {
 		to = &e.program.out
 	}
@@ -232,7 +232,7 @@ func (e *guestEnv) poll(mod api.Module, in, out, count, result uint32) uint32 {
 		return errnoFault
 	}
 	if !ready {
-		e.advance(timeout)
+		e.Sleep(timeout)
 	}
 	return 0
 }

@@ -20,6 +20,12 @@ type PluginInfo struct {
 	Namespace, Name, Version, Digest string
 	// Mode is "call", "lines" or "extism".
 	Mode string
+	// Functions are the exports that a stage can name as its function, Function
+	// the one that it has if it names none; empty where it needs one.
+	Functions []string
+	Function  string
+	// UsesHTTP: the plugin asks for hosts.
+	UsesHTTP bool
 	// Outputs of the manifest, the default one first; may be empty.
 	Outputs []string
 	// Config is the JSON Schema of `with`, nil if the plugin states none.

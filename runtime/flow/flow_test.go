@@ -57,6 +57,14 @@ var testWorld = world{
 		case ref.Path == "./upper.wasm" || ref.Path == "./fix.wasm":
 			name := strings.TrimSuffix(strings.TrimPrefix(ref.Path, "./"), ".wasm")
 			return PluginInfo{Namespace: "default", Name: name, Version: "0.0.0", Mode: "lines", TakesNoConfig: true}, nil
+		case ref.Path == "./program.wasm":
+			return PluginInfo{Namespace: "default", Name: "program", Version: "0.0.0", Mode: "lines", Functions: []string{"_start", "run"}, TakesNoConfig: true}, nil
+		case ref.Name == "vowels":
+			return PluginInfo{Namespace: "default", Name: "vowels", Version: "1.0.0", Mode: "extism", Functions: []string{"count_vowels", "_start"}}, nil
+		case ref.Name == "single":
+			return PluginInfo{Namespace: "default", Name: "single", Version: "1.0.0", Mode: "extism", Functions: []string{"run"}}, nil
+		case ref.Name == "fetch":
+			return PluginInfo{Namespace: "default", Name: "fetch", Version: "1.0.0", Mode: "extism", Functions: []string{"get"}, Function: "get", UsesHTTP: true}, nil
 		}
 		return PluginInfo{}, fmt.Errorf("plugin %s: %w", ref, ErrPluginNotFound)
 	},
@@ -307,6 +315,19 @@ func TestDiff(t *testing.T) {
 	}
 	if cs := Diff(nil, old); len(cs) == 0 || cs[len(cs)-1].String() != "+ out: push POST https://a.example/x" {
 		t.Errorf("a new flow: got %v", cs)
+	}
+	one := func(keys string) *Flow {
+		return parse("flow: v1\nname: a\nsource: kafka://main/in\nstages:\n  - {id: b, map: x@^1" + keys + "}\n  - {id: out, push: kafka://main/out}\n")
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"", ", function: run", "~ b: map x@^1 -> map x@^1 run"},
+		{", function: run", ", function: run, hosts: [a.example]", "~ b: map x@^1 run -> map x@^1 run (impure)"},
+		{", hosts: a.example", ", hosts: [a.example, b.example]", "~ b: map x@^1 (impure) -> map x@^1 (impure) (plugin.hosts)"},
+		{"", ", isolation: failure, hosts: a.example", "~ b: map x@^1 -> map x@^1 (stateful, impure)"},
+	} {
+		if cs := Diff(one(c.old), one(c.new)); len(cs) != 1 || cs[0].String() != c.want {
+			t.Errorf("got %v, want %s", cs, c.want)
+		}
 	}
 	moved := parse("flow: v1\nname: a\nsource: kafka://main/other\nslots: 5\nstages:\n  - push: kafka://main/out\n")
 	if err := CheckUpdate(old, moved); !errors.Is(err, ErrSourceChange) || !strings.Contains(err.Error(), "slots not said -> 5") {

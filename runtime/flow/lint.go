@@ -72,7 +72,7 @@ var keySets = map[string]keySet{
 	"file":         {known: []string{"path"}},
 	"stream":       {},
 	"stage.filter": {known: []string{"id", "filter", "otherwise"}, later: []string{"schema"}},
-	"stage.map":    {known: []string{"id", "map", "otherwise", "with", "lines", "envelope", "isolation", "limits"}, later: []string{"function", "hosts", "outputs", "schema"}},
+	"stage.map":    {known: []string{"id", "map", "otherwise", "with", "function", "hosts", "lines", "envelope", "isolation", "limits"}, later: []string{"outputs", "schema"}},
 	"stage.push":   {known: []string{"id", "push", "otherwise", "retry"}, later: []string{"batch", "sign", "validate", "schema", "concurrent"}},
 	"stage.limits": {known: []string{"memory", "fuel"}},
 	"map":          {known: []string{"plugin", "set", "rename", "drop", "keep"}, later: []string{"script"}},

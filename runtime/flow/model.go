@@ -209,11 +209,26 @@ type Stage struct {
 }
 
 // Describe is the stage in a word or two for plans and listings:
-// `filter value.a > 1`, `map acme/order-map@^1.2`, `map (set, drop)`.
+// `filter value.a > 1`, `map acme/order-map@^1.2`, `map (set, drop)`,
+// `map ./vowels.wasm count_vowels (impure)`.
 func (s *Stage) Describe() string {
 	switch {
 	case s.Plugin != nil:
-		return "map " + s.Plugin.Ref.String()
+		text := "map " + s.Plugin.Ref.String()
+		if s.Plugin.Function != "" {
+			text += " " + s.Plugin.Function
+		}
+		var notes []string
+		if s.Plugin.Stateful() {
+			notes = append(notes, "stateful")
+		}
+		if s.Plugin.Impure() {
+			notes = append(notes, "impure")
+		}
+		if len(notes) > 0 {
+			text += " (" + strings.Join(notes, ", ") + ")"
+		}
+		return text
 	case s.Map != nil:
 		return "map (" + strings.Join(s.Map.steps(), ", ") + ")"
 	}
@@ -225,6 +240,12 @@ type PluginStage struct {
 	Ref PluginRef `json:"ref"`
 	// With is the plugin's configuration, a JSON object; nil if none is given.
 	With json.RawMessage `json:"with,omitempty"`
+	// Function is the export that the plugin is called by, which makes it run
+	// in extism mode; "": the plugin's own default, or another mode.
+	Function string `json:"function,omitempty"`
+	// Hosts are patterns of those that it may reach by HTTP; with any the
+	// stage is impure.
+	Hosts []string `json:"hosts,omitempty"`
 	// Lines is "" for the plugin's own default, "each" or "batch".
 	Lines string `json:"lines,omitempty"`
 	// Envelope: lines are envelopes, not bare values.
@@ -237,6 +258,14 @@ type PluginStage struct {
 	// plugin's manifest, else the node's ceiling.
 	Fuel int64 `json:"fuel,omitempty"`
 }
+
+// Stateful reports that the plugin's answers depend on earlier batches, Impure
+// that they depend on other hosts: such a stage can be neither replayed nor
+// compared with another version.
+func (p *PluginStage) Stateful() bool { return p.Isolation == "failure" }
+
+// Impure: see Stateful.
+func (p *PluginStage) Impure() bool { return len(p.Hosts) > 0 }
 
 // PluginRef names a plugin.
 type PluginRef struct {

@@ -51,6 +51,7 @@ const (
 	CodePluginNotFound     Code = "E_PLUGIN_NOT_FOUND"     // a plugin that does not exist
 	CodePlugin             Code = "E_PLUGIN"               // a plugin that cannot run
 	CodePluginConfig       Code = "E_PLUGIN_CONFIG"        // `with` is not what the plugin takes
+	CodePluginFunction     Code = "E_PLUGIN_FUNCTION"      // a function that the plugin does not have, or none where it needs one
 	CodePluginOutput       Code = "E_PLUGIN_OUTPUT"        // outputs that are bound to nothing
 )
 

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/Masterminds/semver/v3"
 
@@ -223,7 +225,7 @@ func looksLikePlugin(s string) bool {
 
 func (l *linter) mapStage(n *node, id string, s *Stage) {
 	var plugin PluginStage
-	var with *node
+	keys := map[string]*node{}
 	isPlugin, isolation, refused := false, "", []*node(nil)
 	l.stageKeys(n, "map", id, func(key, v *node) {
 		switch key.text {
@@ -248,8 +250,11 @@ func (l *linter) mapStage(n *node, id string, s *Stage) {
 				plugin.Ref, _ = l.pluginRef(ref)
 			}
 		case "with":
-			with = key
 			plugin.With = l.with(v)
+		case "function":
+			plugin.Function = l.function(v)
+		case "hosts":
+			plugin.Hosts = l.hosts(v)
 		case "lines":
 			plugin.Lines, _ = l.oneOf(v, "lines", []string{"each", "batch"}, nil)
 		case "envelope":
@@ -265,7 +270,8 @@ func (l *linter) mapStage(n *node, id string, s *Stage) {
 				plugin.MemoryBytes, _ = l.size(v, "memory", 64<<10, 4<<30)
 			})
 		}
-		if slices.Contains([]string{"with", "lines", "envelope", "isolation", "limits"}, key.text) {
+		keys[key.text] = key
+		if slices.Contains([]string{"with", "function", "hosts", "lines", "envelope", "isolation", "limits"}, key.text) {
 			refused = append(refused, key)
 		}
 	})
@@ -275,11 +281,62 @@ func (l *linter) mapStage(n *node, id string, s *Stage) {
 		}
 		return
 	}
+	for _, key := range []string{"lines", "envelope"} {
+		if keys["function"] != nil && keys[key] != nil {
+			l.fail(keys[key], CodeStageKey, "take one of them away", "`%s` is for programs that read STDIN, `function` for Extism plugins", key)
+		}
+	}
 	plugin.Isolation = cmp.Or(isolation, "batch")
 	if plugin.Ref != (PluginRef{}) {
-		l.checkPlugin(n.get("map"), with, &plugin)
+		l.checkPlugin(n.get("map"), keys, &plugin)
 	}
 	s.Plugin = &plugin
+}
+
+// function reads the name of an export: whatever a binary can hold, but visible.
+func (l *linter) function(n *node) string {
+	s, known, ok := l.static(n, "a function")
+	if ok && known && (s == "" || len(s) > 256 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || !unicode.IsPrint(r) })) {
+		l.fail(n, CodeName, "it is the name of an export of the plugin, such as run or _start", "%s names no function", quoted(s))
+		return ""
+	}
+	return s
+}
+
+var hostPattern = regexp.MustCompile(`^[a-z0-9._:*-]{1,255}$`)
+
+// hosts reads one pattern or a list of them.
+func (l *linter) hosts(n *node) []string {
+	items := n.items
+	if n.kind == scalarNode {
+		items = []*node{n}
+	} else if n.kind != listNode {
+		l.fail(n, CodeType, "such as hosts: [api.example.com, '*.example.org']", "hosts is a list of host names")
+		return nil
+	}
+	var out []string
+	for _, it := range items {
+		s, known, ok := l.static(it, "a host")
+		if !ok {
+			continue
+		}
+		if known && !hostPattern.MatchString(s) {
+			help := "a name in lower case or an address, without scheme, port and path; * stands for any part"
+			if u, err := url.Parse(s); err == nil && u.Hostname() != "" {
+				if h := strings.ToLower(u.Hostname()); hostPattern.MatchString(h) {
+					help = "did you mean " + h + "? " + help
+				}
+			} else if h := strings.ToLower(s); hostPattern.MatchString(h) {
+				help = "did you mean " + h + "? " + help
+			}
+			l.fail(it, CodeName, help, "%s is no host name", quoted(s))
+			continue
+		}
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 var pluginPattern = regexp.MustCompile(`^(?:([a-z0-9][a-z0-9._-]{0,62})/)?([a-z0-9][a-z0-9._-]{0,62})(?:@(.+))?$`)
@@ -323,9 +380,9 @@ func (l *linter) pluginRef(n *node) (PluginRef, bool) {
 	return PluginRef{}, false
 }
 
-// checkPlugin asks the resolver what a plugin is, and checks the stage against
-// it.
-func (l *linter) checkPlugin(at, with *node, p *PluginStage) {
+// checkPlugin asks the resolver what a plugin is, and checks the stage, whose
+// keys are given, against it.
+func (l *linter) checkPlugin(at *node, keys map[string]*node, p *PluginStage) {
 	if l.opts.Resolver == nil {
 		return
 	}
@@ -347,7 +404,9 @@ func (l *linter) checkPlugin(at, with *node, p *PluginStage) {
 	if p.Ref.Path != "" && l.in != nil {
 		p.Ref.Namespace, p.Ref.Name, p.Ref.Range = info.Namespace, info.Name, "*"
 	}
-	if (p.Lines != "" || p.Envelope) && info.Mode != "" && info.Mode != "lines" {
+	l.checkFunction(at, keys, p, info)
+	with := keys["with"]
+	if p.Function == "" && (p.Lines != "" || p.Envelope) && info.Mode != "" && info.Mode != "lines" {
 		l.fail(at, CodePlugin, "take `lines` and `envelope` away", "plugin %s is no program of lines", p.Ref)
 	}
 	for i, out := range info.Outputs {
@@ -355,11 +414,39 @@ func (l *linter) checkPlugin(at, with *node, p *PluginStage) {
 			l.warn(at, CodePluginOutput, "a record emitted to it fails; binding outputs is not supported yet", "plugin %s has an output `%s` that is bound to nothing", p.Ref, out)
 		}
 	}
-	if info.TakesNoConfig && p.With != nil && string(p.With) != "{}" {
+	if p.Function == "" && info.TakesNoConfig && p.With != nil && string(p.With) != "{}" {
 		l.fail(with, CodePluginConfig, "remove `with`", "plugin %s takes no configuration", info.Name)
 		return
 	}
 	l.checkWith(at, with, p.With, info.Config)
+}
+
+// checkFunction holds `function` and `hosts` against what a plugin is.
+func (l *linter) checkFunction(at *node, keys map[string]*node, p *PluginStage, info PluginInfo) {
+	key := keys["function"]
+	choose := "name one of those that it exports: " + strings.Join(info.Functions, ", ")
+	switch {
+	case p.Function != "" && info.Mode == "call":
+		l.fail(key, CodePlugin, "take `function` away", "plugin %s is no Extism plugin: the host knows what to call", p.Ref)
+		return
+	case p.Function != "" && info.Mode != "" && !slices.Contains(info.Functions, p.Function):
+		if near := expr.Nearest(p.Function, info.Functions); near != "" {
+			choose = "did you mean `" + near + "`? " + choose
+		}
+		l.fail(key, CodePluginFunction, choose, "plugin %s has no function `%s` that can be called with a record", p.Ref, p.Function)
+	case key == nil && info.Mode == "extism" && info.Function == "":
+		if len(info.Functions) == 1 {
+			choose = "write beside `map`: function: " + info.Functions[0]
+		}
+		l.fail(at, CodePluginFunction, choose, "plugin %s is an Extism plugin: the stage has to say which `function` to call", p.Ref)
+	}
+	switch hosts := keys["hosts"]; {
+	case len(p.Hosts) == 0 || info.Mode == "":
+	case p.Function == "" && info.Mode != "extism":
+		l.fail(hosts, CodePlugin, "take `hosts` away", "plugin %s is no Extism plugin, and reaches no hosts", p.Ref)
+	case !info.UsesHTTP:
+		l.warn(hosts, CodePlugin, "take `hosts` away: it makes the stage impure, whose failures cannot be replayed", "plugin %s never asks for a host", p.Ref)
+	}
 }
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace-io/millrace/runtime/ledger"
 	"github.com/millrace-io/millrace/runtime/record"
+	"github.com/millrace-io/millrace/runtime/retry"
 )
 
 func TestFailuresAreCommittedInParts(t *testing.T) {
@@ -124,9 +125,28 @@ func TestEntryIsBounded(t *testing.T) {
 		{Key: big, Value: []byte("v")},
 		{Headers: []record.Header{{Key: "h", Value: big}}, Value: []byte("v")},
 	} {
-		e := l.entry(l.set, &StageInfo{ID: "one"}, &r, record.Errorf(record.Rejected, "no"), nil)
+		e := l.entry(l.set, &StageInfo{ID: "one"}, &r, record.Failure{Err: record.Errorf(record.Rejected, "no")})
 		if entrySize(e) > maxInput || !e.InputOmitted || e.InputHash == 0 || e.Input.Value != nil {
 			t.Errorf("an entry of %d bytes, omitted %v, hash %x", entrySize(e), e.InputOmitted, e.InputHash)
+		}
+	}
+}
+
+// TestEntrySizeCountsAllThatIsStored: what bounds a commit, and the entries that
+// wait for one, is what an entry brings to it, a guest's log included.
+func TestEntrySizeCountsAllThatIsStored(t *testing.T) {
+	l := newLane(New(Config{}, nil, Set{}, nil), LaneConfig{})
+	log := make([]string, 64)
+	for i := range log {
+		log[i] = strings.Repeat("x", 1<<10)
+	}
+	for _, f := range []record.Failure{
+		{Err: record.Errorf(record.Rejected, "no"), Replay: &record.Replay{Logs: log}},
+		{Err: record.Errorf(record.Rejected, "no"), NoReplay: strings.Join(log, "")},
+	} {
+		e := l.entry(l.set, &StageInfo{ID: "one"}, &record.Record{Value: []byte("v")}, f)
+		if n := entrySize(e); n < 64<<10 {
+			t.Errorf("an entry with 64 KiB of a guest's text counts as %d bytes", n)
 		}
 	}
 }
@@ -240,6 +260,38 @@ func TestEveryStageCountsItsOwnAttempts(t *testing.T) {
 			t.Errorf("entry %+v, want one attempt of the delivery", e)
 		}
 	})
+}
+
+// TestGivenUpRetriesKeepTheirReplay: what a stage asked to try again is filed
+// with the circumstances of the last attempt, in either order.
+func TestGivenUpRetriesKeepTheirReplay(t *testing.T) {
+	for _, order := range []Order{OrderPartition, OrderNone} {
+		for _, attempts := range []uint32{1, 3} {
+			synctest.Test(t, func(t *testing.T) {
+				src, st := newMemSource(1, 2, 2), newStore()
+				later := stageFunc(func(in int32, r *record.Record, res *record.Results) {
+					f := record.Failure{In: in, Err: record.Errorf(record.Retryable, "not now")}
+					if r.Offset == 0 {
+						f.Replay = &record.Replay{Now: int64(r.Attempt)}
+					} else {
+						f.NoReplay = "alone it is another"
+					}
+					res.Failures = append(res.Failures, f)
+				})
+				f := New(Config{Order: order}, src, Set{Stages: []BoundStage{{later, StageInfo{ID: "one", Retry: retry.Policy{Attempts: attempts}}}}}, &sink{})
+				st.open(f, src)
+				r := start(f, st)
+				waitUntil(t, "the entries", func() bool { return st.at(src.parts[0]) == 2 })
+				r.stop()
+				if e := st.failed["t/0/0"]; e == nil || e.Attempts != attempts || e.Replay == nil || e.Replay.Now != int64(attempts) {
+					t.Errorf("order %d, %d attempts: entry %+v", order, attempts, e)
+				}
+				if e := st.failed["t/0/1"]; e == nil || e.Replay != nil || e.NoReplay != "alone it is another" {
+					t.Errorf("order %d, %d attempts: entry %+v", order, attempts, e)
+				}
+			})
+		}
+	}
 }
 
 // brokenSource ends with an error that says which partition it is about.

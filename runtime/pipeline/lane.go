@@ -347,7 +347,7 @@ func (l *lane) answer(ctx context.Context, depth int, recs []record.Record, slot
 			continue
 		}
 		st.Failures.Add(1)
-		if err := l.fail(l.set, &l.set.Stages[depth].StageInfo, &recs[f.In], slots[f.In], f.Err, f.Replay); err != nil {
+		if err := l.fail(l.set, &l.set.Stages[depth].StageInfo, &recs[f.In], slots[f.In], f); err != nil {
 			return err
 		}
 	}
@@ -357,7 +357,7 @@ func (l *lane) answer(ctx context.Context, depth int, recs []record.Record, slot
 	slices.SortFunc(again, func(a, b record.Failure) int { return int(a.In - b.In) })
 	if l.flow.cfg.Order == OrderNone {
 		for _, f := range again {
-			if err := l.deferRecord(depth, recs[f.In], slots[f.In], f.Err, since); err != nil {
+			if err := l.deferRecord(depth, recs[f.In], slots[f.In], f, since); err != nil {
 				return err
 			}
 		}
@@ -376,7 +376,7 @@ func (l *lane) answer(ctx context.Context, depth int, recs []record.Record, slot
 			return err
 		}
 		emits = emits[cut:]
-		if err := l.insist(ctx, depth, recs[f.In], slots[f.In], f.Err, since); err != nil {
+		if err := l.insist(ctx, depth, recs[f.In], slots[f.In], f, since); err != nil {
 			return err
 		}
 	}

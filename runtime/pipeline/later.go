@@ -11,10 +11,10 @@ import (
 
 // insist repeats a stage for one record until it answers something else than
 // "later". The rest of the partition waits.
-func (l *lane) insist(ctx context.Context, depth int, rec record.Record, slot uint64, err *record.Error, since time.Time) error {
+func (l *lane) insist(ctx context.Context, depth int, rec record.Record, slot uint64, f record.Failure, since time.Time) error {
 	defer l.setProblem("")
 	for {
-		d, e := l.decide(depth, &rec, slot, err, since)
+		d, e := l.decide(depth, &rec, slot, f, since)
 		if e != nil || d.Action == retry.GiveUp {
 			return e
 		}
@@ -34,7 +34,7 @@ func (l *lane) insist(ctx context.Context, depth int, rec record.Record, slot ui
 			return e
 		}
 		if len(res.Failures) == 1 && res.Failures[0].Err.Class.Transient() {
-			err = res.Failures[0].Err
+			f = res.Failures[0]
 			continue
 		}
 		l.setProblem("")
@@ -43,21 +43,21 @@ func (l *lane) insist(ctx context.Context, depth int, rec record.Record, slot ui
 }
 
 // decide asks what becomes of a stage's "later", and sees to all but waiting.
-func (l *lane) decide(depth int, rec *record.Record, slot uint64, err *record.Error, since time.Time) (retry.Decision, error) {
+func (l *lane) decide(depth int, rec *record.Record, slot uint64, f record.Failure, since time.Time) (retry.Decision, error) {
 	info := &l.set.Stages[depth].StageInfo
-	d := info.Retry.Decide(retry.Failure{Err: err, Attempt: rec.Attempt, Elapsed: l.flow.cfg.Now().Sub(since), Rand: l.flow.cfg.Rand()})
+	d := info.Retry.Decide(retry.Failure{Err: f.Err, Attempt: rec.Attempt, Elapsed: l.flow.cfg.Now().Sub(since), Rand: l.flow.cfg.Rand()})
 	if d.Action == retry.Again {
-		l.setProblem("stage " + info.ID + " asks to try record " + rec.ID() + " again: " + err.Message)
+		l.setProblem("stage " + info.ID + " asks to try record " + rec.ID() + " again: " + f.Err.Message)
 		return d, nil
 	}
 	l.flow.stats.Stages[depth].Failures.Add(1)
 	d.Action = retry.GiveUp
-	return d, l.fail(l.set, info, rec, slot, err, nil)
+	return d, l.fail(l.set, info, rec, slot, f)
 }
 
 // deferRecord lets a record wait beside the others.
-func (l *lane) deferRecord(depth int, rec record.Record, slot uint64, err *record.Error, since time.Time) error {
-	d, e := l.decide(depth, &rec, slot, err, since)
+func (l *lane) deferRecord(depth int, rec record.Record, slot uint64, f record.Failure, since time.Time) error {
+	d, e := l.decide(depth, &rec, slot, f, since)
 	if e != nil || d.Action == retry.GiveUp {
 		return e
 	}

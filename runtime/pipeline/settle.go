@@ -70,7 +70,7 @@ func (s *shipment) done(i int, err error) {
 		l.flow.stats.Emitted.Add(1)
 	} else if !errors.Is(err, context.Canceled) {
 		l.flow.stats.Stages[len(l.flow.stats.Stages)-1].Failures.Add(1)
-		_ = l.fail(s.set, &l.flow.cfg.Delivery, &s.recs[i], s.slots[i], record.AsError(err), nil)
+		_ = l.fail(s.set, &l.flow.cfg.Delivery, &s.recs[i], s.slots[i], record.Failure{Err: record.AsError(err)})
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,7 +95,9 @@ func (l *lane) settled() {
 
 // fail finds the owner of a record that cannot go on after the stages of set.
 // It returns errHalt when that is the flow itself. Any goroutine may call it.
-func (l *lane) fail(set *Set, at *StageInfo, rec *record.Record, slot uint64, err *record.Error, replay *record.Replay) error {
+// f's In is not looked at.
+func (l *lane) fail(set *Set, at *StageInfo, rec *record.Record, slot uint64, f record.Failure) error {
+	err := f.Err
 	switch {
 	case err.Class == record.Fenced:
 		l.fence()
@@ -107,7 +109,7 @@ func (l *lane) fail(set *Set, at *StageInfo, rec *record.Record, slot uint64, er
 	l.flow.stats.Failed.Add(1)
 	var e *record.Entry
 	if at.Otherwise == ToQueue {
-		e = l.entry(set, at, rec, err, replay)
+		e = l.entry(set, at, rec, f)
 	}
 	l.mu.Lock()
 	if l.fenced {
@@ -129,12 +131,12 @@ func (l *lane) fail(set *Set, at *StageInfo, rec *record.Record, slot uint64, er
 	return nil
 }
 
-func (l *lane) entry(set *Set, at *StageInfo, rec *record.Record, err *record.Error, replay *record.Replay) *record.Entry {
-	cfg := &l.flow.cfg
+func (l *lane) entry(set *Set, at *StageInfo, rec *record.Record, f record.Failure) *record.Entry {
+	cfg, err := &l.flow.cfg, f.Err
 	e := &record.Entry{
 		Flow: cfg.Flow, FlowUID: cfg.UID, Revision: cfg.Revision, Generation: cfg.Generation,
 		Stage: at.ID, Plugin: at.Plugin, Digest: at.Digest, Class: err.Class, Code: err.Code, Message: err.Message,
-		Attempts: max(rec.Attempt, 1), Time: cfg.Now().UnixMilli(), Input: *rec, Replay: replay,
+		Attempts: max(rec.Attempt, 1), Time: cfg.Now().UnixMilli(), Input: *rec, Replay: f.Replay, NoReplay: f.NoReplay,
 	}
 	if e.Message == "" && err.Err != nil {
 		e.Message = err.Err.Error()
@@ -157,7 +159,19 @@ func (l *lane) entry(set *Set, at *StageInfo, rec *record.Record, err *record.Er
 	return e
 }
 
-func entrySize(e *record.Entry) int { return e.Input.Size() + len(e.Message) + 256 }
+// entrySize is about what e brings to a commit, what its guest said included.
+func entrySize(e *record.Entry) int {
+	n := e.Input.Size() + len(e.Message) + len(e.NoReplay) + 256
+	for _, digest := range e.Touched {
+		n += len(digest)
+	}
+	if e.Replay != nil {
+		for _, line := range e.Replay.Logs {
+			n += len(line) + 2
+		}
+	}
+	return n
+}
 
 // halt stops the lane; what is under way may still settle. With a reason the
 // flow pauses.

@@ -45,36 +45,61 @@ type Entry struct {
 	// InputHash is the xxh64 of the value of an omitted input.
 	InputHash uint64
 	// Replay holds the circumstances of the failing call, nil if it cannot be
-	// repeated.
-	Replay *Replay
+	// repeated; NoReplay then says why, where that is known.
+	Replay   *Replay
+	NoReplay string
+	// Setting is how the stage ran its plugin. It is not kept in the queue:
+	// who hands an entry out may add it. nil: not known.
+	Setting *Setting
+}
+
+// Setting is how a stage runs a plugin, as its flow says: with the plugin and
+// a Replay all that a record can be run again with. Zero values mean what they
+// mean in a flow.
+type Setting struct {
+	// File is the plugin's file where there was no node, an absolute path.
+	File string `json:"file,omitempty"`
+	// With is the plugin's configuration, byte for byte as it got it.
+	With      Text     `json:"with,omitempty"`
+	Lines     string   `json:"lines,omitempty"`
+	Envelope  bool     `json:"envelope,omitempty"`
+	Isolation string   `json:"isolation,omitempty"`
+	Function  string   `json:"function,omitempty"`
+	Hosts     []string `json:"hosts,omitempty"`
+	// Fuel a record and MemoryBytes are the limits that the flow sets; 0: none.
+	Fuel        int64 `json:"fuel,omitempty"`
+	MemoryBytes int64 `json:"memory_bytes,omitempty"`
 }
 
 // ID is the identity of the record that failed.
 func (e *Entry) ID() string { return e.Input.ID() }
 
 type entryJSON struct {
-	Version    int       `json:"failure"`
-	Seq        uint64    `json:"seq,omitempty"`
-	ID         string    `json:"id"`
-	Flow       string    `json:"flow"`
-	FlowUID    string    `json:"flow_uid,omitempty"`
-	Revision   uint32    `json:"revision,omitempty"`
-	Generation uint32    `json:"generation,omitempty"`
-	Stage      string    `json:"stage"`
-	Plugin     string    `json:"plugin,omitempty"`
-	Digest     string    `json:"digest,omitempty"`
-	Touched    []string  `json:"touched,omitempty"`
-	Class      Class     `json:"class"`
-	Code       uint32    `json:"code,omitempty"`
-	Message    string    `json:"message"`
-	Attempts   uint32    `json:"attempts"`
-	Time       int64     `json:"time"`
-	Trace      string    `json:"trace,omitempty"`
-	Path       string    `json:"path,omitempty"`
-	Input      *envelope `json:"input"`
-	Omitted    bool      `json:"input_omitted,omitempty"`
-	InputHash  string    `json:"input_hash,omitempty"`
-	Replay     *Replay   `json:"replay,omitempty"`
+	Version     int       `json:"failure"`
+	Seq         uint64    `json:"seq,omitempty"`
+	ID          string    `json:"id"`
+	Flow        string    `json:"flow"`
+	FlowUID     string    `json:"flow_uid,omitempty"`
+	Revision    uint32    `json:"revision,omitempty"`
+	Generation  uint32    `json:"generation,omitempty"`
+	Stage       string    `json:"stage"`
+	Plugin      string    `json:"plugin,omitempty"`
+	Digest      string    `json:"digest,omitempty"`
+	Touched     []string  `json:"touched,omitempty"`
+	Class       Class     `json:"class"`
+	Code        uint32    `json:"code,omitempty"`
+	Message     string    `json:"message"`
+	Attempts    uint32    `json:"attempts"`
+	Time        int64     `json:"time"`
+	Trace       string    `json:"trace,omitempty"`
+	Path        string    `json:"path,omitempty"`
+	Input       *envelope `json:"input"`
+	Omitted     bool      `json:"input_omitted,omitempty"`
+	InputHash   string    `json:"input_hash,omitempty"`
+	Redelivered bool      `json:"redelivered,omitempty"`
+	Replay      *Replay   `json:"replay,omitempty"`
+	NoReplay    string    `json:"no_replay,omitempty"`
+	Setting     *Setting  `json:"setting,omitempty"`
 }
 
 // MarshalJSON writes the versioned form that failure files and the queue's
@@ -84,7 +109,8 @@ func (e *Entry) MarshalJSON() ([]byte, error) {
 		Version: EntryVersion, Seq: e.Seq, ID: e.ID(), Flow: e.Flow, Revision: e.Revision, Generation: e.Generation,
 		Stage: e.Stage, Plugin: e.Plugin, Digest: e.Digest, Touched: e.Touched,
 		Class: e.Class, Code: e.Code, Message: e.Message, Attempts: e.Attempts, Time: e.Time,
-		Path: e.Input.Path.String(), Input: toEnvelope(&e.Input), Omitted: e.InputOmitted, Replay: e.Replay,
+		Path: e.Input.Path.String(), Input: toEnvelope(&e.Input), Omitted: e.InputOmitted,
+		Redelivered: e.Input.Redelivered, Replay: e.Replay, NoReplay: e.NoReplay, Setting: e.Setting,
 	}
 	if e.FlowUID != 0 {
 		j.FlowUID = hex64(e.FlowUID)
@@ -119,9 +145,10 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 	*e = Entry{
 		Seq: j.Seq, Flow: j.Flow, Revision: j.Revision, Generation: j.Generation, Stage: j.Stage, Plugin: j.Plugin, Digest: j.Digest,
 		Touched: j.Touched, Class: j.Class, Code: j.Code, Message: j.Message, Attempts: j.Attempts, Time: j.Time,
-		Input: j.Input.record(), InputOmitted: j.Omitted, Replay: j.Replay,
+		Input: j.Input.record(), InputOmitted: j.Omitted,
+		Replay: j.Replay, NoReplay: j.NoReplay, Setting: j.Setting,
 	}
-	e.Input.Attempt = max(j.Attempts, 1)
+	e.Input.Attempt, e.Input.Redelivered = max(j.Attempts, 1), j.Redelivered
 	var err error
 	if e.FlowUID, err = parseHex64(j.FlowUID); err != nil {
 		return fmt.Errorf("read failure entry %s: flow_uid: %w", j.ID, err)

@@ -121,6 +121,8 @@ type Failure struct {
 	Err *Error
 	// Replay is what the stage needs to repeat the failure, nil if it cannot.
 	Replay *Replay
+	// NoReplay says why Replay is nil, where the stage knows.
+	NoReplay string
 }
 
 // Replay is the part of a stage's circumstances that a failed call can be
@@ -136,7 +138,11 @@ type Replay struct {
 	ConfigHash uint64 `json:"config_hash,string"`
 	// Fuel is what the call used; it is the same whenever it is repeated.
 	Fuel int64 `json:"fuel,omitempty"`
-	// Logs are the lines that the guest logged in the failed call.
+	// FuelLimit is the budget of a record in units, without what its bytes
+	// add; MemoryLimit is the guest's in bytes. 0: not known.
+	FuelLimit   int64 `json:"fuel_limit,omitempty"`
+	MemoryLimit int64 `json:"memory_limit,omitempty"`
+	// Logs are the lines that the guest logged in the call.
 	Logs []string `json:"logs,omitempty"`
 }
 

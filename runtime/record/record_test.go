@@ -70,6 +70,16 @@ func TestFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	line("entry", j)
+	whole := *e
+	whole.Input.Redelivered = true
+	whole.Replay = &Replay{BatchID: 1 << 60, Now: 1_700_000_000_400, Fuel: 4711, FuelLimit: 1_200_000, MemoryLimit: 64 << 20}
+	whole.Setting = &Setting{File: "/plugins/orders.wasm", With: Text(`{"a": "<1>"}`), Lines: "each", Envelope: true, Isolation: "record", Function: "run", Hosts: []string{"*.example.com"}}
+	j3, err := json.Marshal(&whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line("entry with its setting", j3)
+	e.NoReplay = "alone the record is answered otherwise"
 	e.Input.Value, e.InputOmitted, e.InputHash, e.Replay = nil, true, 0x1234, nil
 	j2, err := json.Marshal(e)
 	if err != nil {
@@ -81,7 +91,7 @@ func TestFormats(t *testing.T) {
 	}
 	golden(t, "testdata/formats.golden", b.String())
 
-	for _, in := range [][]byte{j, j2} {
+	for _, in := range [][]byte{j, j2, j3} {
 		var back Entry
 		if err := json.Unmarshal(in, &back); err != nil {
 			t.Fatal(err)

@@ -32,7 +32,8 @@ type Backend interface {
 
 	// Failures are a page of the failure queue of a flow, oldest first.
 	Failures(ctx context.Context, q *FailureQuery) (*FailurePage, error)
-	// Failure is one entry.
+	// Failure is one entry. Like those of a page it has the Setting of its
+	// stage, if its revision of the flow is still known.
 	Failure(ctx context.Context, project, name string, seq uint64) (*record.Entry, error)
 
 	PutConnection(ctx context.Context, req *PutConnection) (*ConnectionPlan, error)
@@ -52,6 +53,8 @@ type Backend interface {
 	// [namespace/]name@version; or sha256:digest, of which the first 8 hex
 	// digits are enough.
 	Plugin(ctx context.Context, ref string) (*Plugin, error)
+	// Blob is the file of a stored plugin, by its whole digest, sha256:...
+	Blob(ctx context.Context, digest string) ([]byte, error)
 
 	// Deploy activates an uploaded plugin in the stages that admit it. With
 	// DryRun it only plans.
@@ -188,11 +191,15 @@ type Stage struct {
 	Plugin    string `json:"plugin,omitempty"` // name@version
 	Digest    string `json:"digest,omitempty"`
 	Otherwise string `json:"otherwise"`
-	Calls     int64  `json:"calls"`
-	Records   int64  `json:"records"`
-	Nanos     int64  `json:"nanos"`
-	Drops     int64  `json:"drops"`
-	Failures  int64  `json:"failures"`
+	// Stateful: answers depend on earlier batches; Impure: on other hosts.
+	// Such a stage can be neither replayed nor compared.
+	Stateful bool  `json:"stateful,omitempty"`
+	Impure   bool  `json:"impure,omitempty"`
+	Calls    int64 `json:"calls"`
+	Records  int64 `json:"records"`
+	Nanos    int64 `json:"nanos"`
+	Drops    int64 `json:"drops"`
+	Failures int64 `json:"failures"`
 }
 
 // Partition of a flow's source.

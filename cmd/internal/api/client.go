@@ -82,6 +82,7 @@ type request struct {
 	kind   string // content type of body
 	body   io.Reader
 	limit  time.Duration // 0: callLimit
+	answer string        // content type of the answer; "": JSON
 }
 
 // segment escapes a path segment so that no server takes it for another path.
@@ -92,7 +93,8 @@ func segment(s string) string {
 	return url.PathEscape(s)
 }
 
-// ask sends a request and decodes its answer into out, unless that is nil.
+// ask sends a request and decodes its answer into out, unless that is nil. An
+// answer that is not JSON goes into a *[]byte as it is.
 func (c *Client) ask(ctx context.Context, req request, out any) error {
 	base, err := c.base()
 	if err != nil {
@@ -117,7 +119,10 @@ func (c *Client) ask(ctx context.Context, req request, out any) error {
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", path, err)
 	}
-	r.Header.Set("Accept", jsonType)
+	if req.answer == "" {
+		req.answer = jsonType
+	}
+	r.Header.Set("Accept", req.answer)
 	if req.kind != "" {
 		r.Header.Set("Content-Type", req.kind)
 	}
@@ -144,8 +149,12 @@ func (c *Client) ask(ctx context.Context, req request, out any) error {
 		return stranger(base.Host, resp)
 	case resp.StatusCode == http.StatusNoContent && out == nil:
 		return nil
-	case resp.StatusCode/100 != 2 || kind != jsonType || out == nil:
+	case resp.StatusCode/100 != 2 || kind != req.answer || out == nil:
 		return stranger(base.Host, resp)
+	}
+	if raw, ok := out.(*[]byte); ok {
+		*raw = body
+		return nil
 	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return &Error{Code: CodeInternal, Detail: fmt.Sprintf("read the answer of the node at %s: %v", base.Host, err), Next: "use the flowctl of the node's version"}
@@ -374,6 +383,14 @@ func (c *Client) Plugin(ctx context.Context, ref string) (*Plugin, error) {
 		}
 	}
 	return one[Plugin](func(out any) error { return c.get(ctx, out, nil, path...) })
+}
+
+// Blob implements Backend.
+func (c *Client) Blob(ctx context.Context, digest string) ([]byte, error) {
+	var b []byte
+	req := request{method: http.MethodGet, path: []string{"blobs", strings.TrimPrefix(digest, digestPrefix)}, limit: deployLimit, answer: wasmType}
+	err := c.ask(ctx, req, &b)
+	return b, err
 }
 
 // Deploy implements Backend.

@@ -28,6 +28,7 @@ type fake struct {
 	uploadPlugin     func(file string, wasm io.Reader) (*Plugin, error)
 	plugins          func() ([]*Plugin, error)
 	plugin           func(ref string) (*Plugin, error)
+	blob             func(digest string) ([]byte, error)
 	deploy           func(*Deploy) (*Deployment, error)
 	deployment       func(id string) (*Deployment, error)
 }
@@ -77,6 +78,7 @@ func (f *fake) Plugins(context.Context) ([]*Plugin, error) { return f.plugins() 
 func (f *fake) Plugin(_ context.Context, ref string) (*Plugin, error) {
 	return f.plugin(ref)
 }
+func (f *fake) Blob(_ context.Context, digest string) ([]byte, error)      { return f.blob(digest) }
 func (f *fake) Deploy(_ context.Context, req *Deploy) (*Deployment, error) { return f.deploy(req) }
 func (f *fake) Deployment(_ context.Context, id string) (*Deployment, error) {
 	return f.deployment(id)
@@ -144,9 +146,17 @@ func sampleEntry() *record.Entry {
 		Class: record.Rejected, Code: 7, Message: "no object at byte 0", Attempts: 2, Time: 1700000000456,
 		Input: record.Record{
 			Key: []byte("c-1"), Value: []byte{0xff, 0}, Headers: []record.Header{{Key: "h", Value: []byte("x")}},
-			Topic: "orders", Broker: "b", Partition: 3, Offset: 42, Timestamp: 1700000000123, Attempt: 2, To: -1,
+			Topic: "orders", Broker: "b", Partition: 3, Offset: 42, Timestamp: 1700000000123, Attempt: 2, To: -1, Redelivered: true,
 		},
-		Replay: &record.Replay{BatchID: 1 << 60, Now: 1700000000400, ImageLevel: 1, ConfigHash: 5, Logs: []string{"panic"}},
+		Replay: &record.Replay{
+			BatchID: 1 << 60, Now: 1700000000400, ImageLevel: 1, ConfigHash: 5, Logs: []string{"panic"},
+			Fuel: 4711, FuelLimit: 1_200_000, MemoryLimit: 64 << 20,
+		},
+		NoReplay: "alone the record is answered otherwise",
+		Setting: &record.Setting{
+			File: "/plugins/orders.wasm", With: record.Text(`{"a": 1}`), Lines: "each", Envelope: true, Isolation: "record", Function: "run", Hosts: []string{"*.example.com"},
+			Fuel: 500_000, MemoryBytes: 32 << 20,
+		},
 	}
 	var err error
 	if e.Input.Path, err = record.ParsePath("#2.0"); err != nil {

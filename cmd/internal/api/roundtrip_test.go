@@ -143,6 +143,11 @@ func roundTrips() []roundTrip {
 		add("Plugin", func(c ctx, b Backend) (any, error) { return b.Plugin(c, ref) },
 			func(f *fake, n note) { f.plugin = func(ref string) (*Plugin, error) { return plugin, n(ref) } }, plugin, asked)
 	}
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	add("Blob", func(c ctx, b Backend) (any, error) { return b.Blob(c, digest) },
+		func(f *fake, n note) {
+			f.blob = func(digest string) ([]byte, error) { return []byte(wasm), n(digest) }
+		}, []byte(wasm), digest)
 	deploy, deployment := filled[Deploy](), filled[Deployment]()
 	add("Deploy", func(c ctx, b Backend) (any, error) { return b.Deploy(c, deploy) },
 		func(f *fake, n note) {

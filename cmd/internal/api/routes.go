@@ -203,6 +203,7 @@ func (s *service) pluginRoutes(doc huma.API) {
 	}) (*Plugin, error) {
 		return s.Plugin(ctx, pluginRef(in.Namespace, in.Name, in.Version))
 	})
+	s.blobRoute(doc)
 	call(s, doc, http.MethodPost, "/v1/deployments", "deploy", "Activate a stored plugin in the stages that admit it", func(ctx context.Context, in *struct{ Body Deploy }) (*Deployment, error) {
 		return s.Deploy(ctx, &in.Body)
 	})
@@ -212,6 +213,33 @@ func (s *service) pluginRoutes(doc huma.API) {
 		return s.Deployment(ctx, in.ID)
 	})
 }
+
+// wasmType is the media type of plugins' files.
+const wasmType = "application/wasm"
+
+type blobReply struct {
+	ContentType string `header:"Content-Type"`
+	Body        []byte
+}
+
+func (s *service) blobRoute(doc huma.API) {
+	const path = "/v1/blobs/{sha256}"
+	huma.Register(doc, operation(http.MethodGet, path, "get-blob", "The file of a stored plugin"), func(ctx context.Context, in *struct {
+		SHA256 string `path:"sha256" pattern:"^[0-9a-f]{64}$" doc:"The 64 hex digits of its digest."`
+	}) (*blobReply, error) {
+		b, err := s.Blob(ctx, digestPrefix+in.SHA256)
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return &blobReply{wasmType, b}, nil
+	})
+	doc.OpenAPI().Paths[path].Get.Responses["200"].Content = map[string]*huma.MediaType{
+		wasmType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+	}
+}
+
+// digestPrefix begins every digest.
+const digestPrefix = "sha256:"
 
 func pluginRef(namespace, name, version string) string {
 	ref := name
@@ -237,7 +265,7 @@ func (s *service) upload(ctx context.Context, in *struct {
 	File string `query:"file" doc:"Name of the file, of which a module without a manifest takes its own."`
 }) (*Plugin, error) {
 	r := requestOf(ctx)
-	if err := requireType(r, "application/octet-stream", "application/wasm"); err != nil {
+	if err := requireType(r, "application/octet-stream", wasmType); err != nil {
 		return nil, err
 	}
 	p, err := s.UploadPlugin(ctx, in.File, r.Body)

@@ -121,6 +121,10 @@ func (d *Daemon) Failures(_ context.Context, q *api.FailureQuery) (*api.FailureP
 	if err != nil {
 		return nil, d.apiError(err)
 	}
+	settings := d.settings(f)
+	for _, e := range entries {
+		e.Setting = settings(e)
+	}
 	page := &api.FailurePage{Entries: entries, Total: stats.Entries}
 	if len(entries) > limit {
 		page.Entries = entries[:limit]
@@ -142,6 +146,7 @@ func (d *Daemon) Failure(_ context.Context, project, name string, seq uint64) (*
 	if e == nil {
 		return nil, notFound("the failure queue of flow %s has no entry %d", f.FullName(), seq)
 	}
+	e.Setting = d.settings(f)(e)
 	return e, nil
 }
 

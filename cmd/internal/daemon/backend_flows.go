@@ -59,9 +59,10 @@ func (r *resolver) Plugin(ref flow.PluginRef) (flow.PluginInfo, error) {
 	if err != nil {
 		return flow.PluginInfo{}, err
 	}
-	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Outputs: info.Outputs(), TakesNoConfig: !info.Configurable}
+	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Functions: info.Callable, UsesHTTP: info.UsesHTTP,
+		Outputs: info.Outputs(), TakesNoConfig: !info.Configurable}
 	if info.Manifest != nil {
-		out.Config = info.Manifest.Config
+		out.Config, out.Function = info.Manifest.Config, info.Manifest.Function
 	}
 	return out, nil
 }

@@ -48,7 +48,7 @@ func (d *Daemon) UploadPlugin(ctx context.Context, file string, wasm io.Reader) 
 	if err != nil {
 		return nil, d.apiError(err)
 	}
-	lease, err := d.modules.Acquire(ctx, digest)
+	lease, err := d.modules.Acquire(ctx, digest, "")
 	if err != nil {
 		_ = d.forgetBlob(digest)
 		return nil, refusedPlugin(file, err)
@@ -168,6 +168,21 @@ func (d *Daemon) Plugin(_ context.Context, ref string) (*api.Plugin, error) {
 	}
 	out.Inspect = info
 	return out, nil
+}
+
+// Blob implements api.Backend.
+func (d *Daemon) Blob(_ context.Context, digest string) ([]byte, error) {
+	if err := registry.CheckDigest(digest); err != nil {
+		return nil, invalid("%v", err)
+	}
+	b, err := d.blobs.Load(digest)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, &api.Error{Code: api.CodeNotFound, Detail: "there is no plugin " + digest, Next: "`flowctl plugin list -o wide` shows the digests of those that are stored"}
+	}
+	if err != nil {
+		return nil, d.apiError(err)
+	}
+	return b, nil
 }
 
 func (d *Daemon) findPlugin(ref string) (*state.Plugin, error) {

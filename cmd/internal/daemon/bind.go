@@ -8,7 +8,6 @@ import (
 
 	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/plugins/registry"
-	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/pipeline"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -31,7 +30,7 @@ type outgoing struct {
 type boundPlugin struct {
 	stage string
 	info  pipeline.StageInfo
-	st    *sandbox.Stage
+	st    registry.Stage
 	lease *registry.Lease
 }
 
@@ -66,7 +65,7 @@ func (r *runner) takeUp(ctx context.Context, pipe *pipeline.Flow) {
 		}
 		return
 	}
-	kept := map[*sandbox.Stage]bool{}
+	kept := map[registry.Stage]bool{}
 	for _, b := range bound {
 		kept[b.st] = true
 	}
@@ -165,6 +164,7 @@ func (r *runner) bind(ctx context.Context, generation uint32, pins []state.Pin, 
 			if b, err = r.d.bindPlugin(ctx, r.flow, s, r.uid, info); err != nil {
 				return set, nil, err
 			}
+			r.d.metrics.bound(r.flow.FullName(), s.ID, b.st)
 			fresh = append(fresh, b)
 		}
 		bound = append(bound, b)
@@ -177,7 +177,7 @@ func (r *runner) bind(ctx context.Context, generation uint32, pins []state.Pin, 
 // plugin is missing or does not take its configuration.
 func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, uid uint64, info pipeline.StageInfo) (b boundPlugin, err error) {
 	b = boundPlugin{stage: s.ID, info: info}
-	if b.lease, err = d.modules.Acquire(ctx, info.Digest); err != nil {
+	if b.lease, err = d.modules.Acquire(ctx, info.Digest, registry.Mode(s.Plugin.Function)); err != nil {
 		return b, record.Errorf(record.Config, "stage %s: plugin %s: %w", s.ID, info.Plugin, err)
 	}
 	cfg := stageConfig(f, s, uid, info, d.log)
@@ -191,7 +191,9 @@ func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, ui
 // unbind closes stages and gives their modules back.
 func (r *runner) unbind(ctx context.Context, bound []boundPlugin) {
 	for _, b := range bound {
-		if err := errors.Join(b.st.Close(ctx), b.lease.Release(ctx)); err != nil {
+		err := b.st.Close(ctx)
+		r.d.metrics.unbound(r.flow.FullName(), b.stage, b.st)
+		if err := errors.Join(err, b.lease.Release(ctx)); err != nil {
 			r.log.Warn("close stage", "stage", b.stage, "err", err)
 		}
 	}

@@ -92,6 +92,7 @@ type Daemon struct {
 	node     *node.Node
 	store    *state.Store
 	sandbox  *sandbox.Runtime
+	plugins  *registry.Host
 	blobs    *registry.Store
 	modules  *registry.Modules
 	metrics  *metrics
@@ -144,7 +145,8 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d.modules = registry.NewModules(d.blobs, d.sandbox)
+	d.plugins = registry.NewHost(d.sandbox)
+	d.modules = registry.NewModules(d.blobs, d.plugins)
 	d.metrics = newMetrics(d)
 	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version, AllowedHosts: []string{d.Addr()}}))
 	return d, nil
@@ -206,6 +208,9 @@ func (d *Daemon) Close() error {
 		ctx := context.Background()
 		if d.modules != nil {
 			errs = append(errs, d.modules.Close())
+		}
+		if d.plugins != nil {
+			errs = append(errs, d.plugins.Close(ctx))
 		}
 		if d.sandbox != nil {
 			errs = append(errs, d.sandbox.Close(ctx))

@@ -120,6 +120,9 @@ func stagesOf(doc *flow.Flow, pins []state.Pin, r *runner) []api.Stage {
 	for i := range doc.Stages {
 		s := &doc.Stages[i]
 		a := api.Stage{ID: s.ID, Describe: s.Describe(), Otherwise: string(s.Otherwise)}
+		if s.Plugin != nil {
+			a.Stateful, a.Impure = s.Plugin.Stateful(), s.Plugin.Impure()
+		}
 		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
 			a.Plugin, a.Digest = pluginName(s.Plugin.Ref, pins[at].Version), pins[at].Digest.String()
 		}

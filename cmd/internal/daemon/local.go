@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/millrace-io/millrace/plugins/registry"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/delivery"
 	"github.com/millrace-io/millrace/runtime/flow"
@@ -28,13 +29,20 @@ type Local struct {
 	With       json.RawMessage
 	Lines      string
 	Envelope   bool // what a lines program reads and writes
+	// Function and Hosts are for extism mode.
+	Function string
+	Hosts    []string
 
 	// In and Out are the streams, EnvelopeIO their form.
 	In         io.Reader
 	Out        io.Writer
 	EnvelopeIO bool
 	// Failures gets every record that cannot go on; nil: they are counted.
+	// They have the Setting of their stage.
 	Failures func(*record.Entry) error
+	// PluginFile is the absolute path of the file of a plugin that the flow
+	// names, for Settings; nil: they name none.
+	PluginFile func(ref flow.PluginRef) string
 	// LoadPlugin reads a plugin that the flow names.
 	LoadPlugin  func(ref flow.PluginRef) ([]byte, error)
 	Connections map[string]*flow.Connection
@@ -64,9 +72,11 @@ func RunLocal(ctx context.Context, l Local) (c LocalCounts, err error) {
 		return c, err
 	}
 	defer func() { err = errors.Join(err, rt.Close(context.WithoutCancel(ctx))) }()
+	host := registry.NewHost(rt)
+	defer func() { err = errors.Join(err, host.Close(context.WithoutCancel(ctx))) }()
 
 	p := &parts{connection: l.connection, secrets: secrets(l.Secrets), logger: l.Logger, in: l.In, out: l.Out, envelope: l.EnvelopeIO}
-	set, closeStages, err := l.stages(ctx, rt)
+	set, closeStages, err := l.stages(ctx, host)
 	if err != nil {
 		return c, err
 	}
@@ -138,6 +148,7 @@ func (l *Local) collect(f *pipeline.Flow) error {
 			if l.Failures == nil {
 				continue
 			}
+			e.Setting = l.setting(e.Stage)
 			if err := l.Failures(e); err != nil {
 				return fmt.Errorf("write failure of record %s: %w", e.ID(), err)
 			}
@@ -180,13 +191,13 @@ func (l *Local) onePlugin() *flow.Flow {
 		Project: flow.DefaultProject, Name: l.Plugin, Order: flow.OrderPartition, Otherwise: flow.OtherwiseQueue,
 		Source: flow.Source{Stream: &flow.Stream{}},
 		Stages: []flow.Stage{{ID: "plugin", Otherwise: flow.OtherwiseQueue, Plugin: &flow.PluginStage{
-			Ref: flow.PluginRef{Path: l.Plugin}, With: l.With, Lines: l.Lines, Envelope: l.Envelope}}},
+			Ref: flow.PluginRef{Path: l.Plugin}, With: l.With, Lines: l.Lines, Envelope: l.Envelope, Function: l.Function, Hosts: l.Hosts}}},
 		Delivery: flow.Delivery{ID: "out", Otherwise: flow.OtherwiseQueue, Stream: &flow.Stream{}},
 	}
 }
 
 // stages compiles the flow's plugins and binds its stages.
-func (l *Local) stages(ctx context.Context, rt *sandbox.Runtime) (set pipeline.Set, _ func() error, err error) {
+func (l *Local) stages(ctx context.Context, host *registry.Host) (set pipeline.Set, _ func() error, err error) {
 	var closers []func() error
 	closeAll := func() error {
 		var errs []error
@@ -218,7 +229,7 @@ func (l *Local) stages(ctx context.Context, rt *sandbox.Runtime) (set pipeline.S
 				return set, nil, err
 			}
 		}
-		m, err := rt.Compile(ctx, wasm)
+		m, err := host.Compile(ctx, wasm, registry.Mode(s.Plugin.Function))
 		if err != nil {
 			return set, nil, fmt.Errorf("plugin %s: %w", s.Plugin.Ref, err)
 		}
@@ -239,7 +250,9 @@ func (l *Local) stages(ctx context.Context, rt *sandbox.Runtime) (set pipeline.S
 func stageConfig(f *flow.Flow, s *flow.Stage, uid uint64, info pipeline.StageInfo, log *slog.Logger) sandbox.StageConfig {
 	return sandbox.StageConfig{
 		Flow: f.FullName(), FlowUID: uid, Stage: s.ID, Plugin: info.Plugin, Digest: info.Digest, Config: s.Plugin.With,
-		MemoryBytes: s.Plugin.MemoryBytes, Fuel: s.Plugin.Fuel, Lines: s.Plugin.Lines, Envelope: s.Plugin.Envelope, Isolation: s.Plugin.Isolation, Logger: log,
+		MemoryBytes: s.Plugin.MemoryBytes, Fuel: s.Plugin.Fuel, Lines: s.Plugin.Lines, Envelope: s.Plugin.Envelope, Isolation: s.Plugin.Isolation,
+		Function: s.Plugin.Function, Hosts: s.Plugin.Hosts, Logger: log,
+		ForgetFailures: otherwise(s.Otherwise) != pipeline.ToQueue,
 	}
 }
 

@@ -56,7 +56,8 @@ var rules = []rule{
 	// Inside plugins.
 	{"plugins/abi", []string{"plugins/sandbox", "plugins/extism", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
 	{"plugins/rewrite", []string{"plugins/sandbox", "plugins/extism", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
-	{"plugins/sandbox", []string{"plugins/extism", "plugins/registry", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- registry"},
+	{"plugins/sandbox", []string{"plugins/extism", "plugins/registry", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- extism <- registry"},
+	{"plugins/extism", []string{"plugins/registry", "plugins/plugintest", "cmd"}, true, "abi, manifest, rewrite <- sandbox <- extism <- registry"},
 	{"plugins/registry", []string{"cmd"}, true, "nothing of plugins is above it"},
 
 	// Inside cluster.

@@ -29,6 +29,10 @@ type Guest struct {
 	Message string
 	Passes  bool
 
+	// Measured guests are built against the measure of fuel: they do what takes
+	// the most time for a unit.
+	Measured bool
+
 	// Large guests take long to compile or to run: few rounds and records
 	// will do.
 	Large bool
@@ -137,5 +141,5 @@ func command(pages int64, body []byte, im ...func(*module)) func() []byte {
 
 // Guests lists the corpus.
 func Guests() []Guest {
-	return slices.Concat(refused(), starting(), wasting(), lying(), calling(), programs())
+	return slices.Concat(refused(), starting(), wasting(), measured(), lying(), calling(), programs())
 }

@@ -1,0 +1,73 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// TestOutputIsKept: what a run wrote stays as it was, whatever the later runs
+// of the same program write.
+func TestOutputIsKept(t *testing.T) {
+	rt := open(t, Config{Workers: 1})
+	m := compile(t, rt, read(t, copyWasm))
+	for _, lines := range []string{LinesEach, LinesBatch} {
+		t.Run(lines, func(t *testing.T) {
+			s := newStage(t, m, StageConfig{Stage: "s", Lines: lines})
+			var kept []*record.Results
+			var want [][]byte
+			for i, n := range []int{10, 3000, 3100, 1, 2900, 0, 70_000, 20, 70_000} {
+				value := bytes.Repeat([]byte{'a' + byte(i)}, n)
+				kept, want = append(kept, process(t, s, batchOf(string(value)))), append(want, value)
+			}
+			for i, out := range kept {
+				if len(out.Emits) != 1 || !bytes.Equal(out.Emits[0].Record.Value, want[i]) {
+					t.Errorf("run %d of %d bytes is no longer what it wrote", i, len(want[i]))
+				}
+			}
+			if st := s.Stats(); st.Restores == 0 {
+				t.Errorf("got %+v, want a program that was brought back", st)
+			}
+		})
+	}
+}
+
+func TestOutputLimit(t *testing.T) {
+	var o output
+	o.begin([]byte("before"))
+	if _, err := o.Write(make([]byte, maxOutputBytes)); err == nil || !o.over {
+		t.Errorf("got %v, want the limit", err)
+	}
+	o.begin(nil)
+	if n, err := o.Write([]byte("after")); n != 5 || err != nil || o.over || string(o.take()) != "after" {
+		t.Errorf("got %d, %v, over %v, want a new beginning", n, err, o.over)
+	}
+}
+
+// TestLinesBatchPaths: the emissions of a run differ in their paths, beyond
+// those that are made once for all.
+func TestLinesBatchPaths(t *testing.T) {
+	rt := open(t, Config{Workers: 1})
+	s := newStage(t, compile(t, rt, read(t, copyWasm)), StageConfig{Stage: "s", Lines: LinesBatch})
+	var values []string
+	for i := range 1500 {
+		values = append(values, fmt.Sprint(i))
+	}
+	for _, parent := range []record.Path{"", record.Path("\x00\x07")} {
+		b := batchOf(values...)
+		s.perRecord.Store(1) // ns: the whole batch is one call
+		b.Records[0].Path = parent
+		out := process(t, s, b)
+		if len(out.Emits) != len(values) {
+			t.Fatalf("%d emissions, want %d", len(out.Emits), len(values))
+		}
+		for k, e := range out.Emits {
+			want, err := parent.Child(k)
+			if err != nil || e.Record.Path != want || string(e.Record.Value) != values[k] {
+				t.Fatalf("emission %d: path %v, value %q, want %v, %q (%v)", k, e.Record.Path, e.Record.Value, want, values[k], err)
+			}
+		}
+	}
+}
