@@ -23,7 +23,7 @@ const (
 	entryReplay
 	entryZstd
 	entryRedelivered
-	// entryUsage: fuel and limits follow the logs of the replay.
+	// entryUsage: fuel, limits and the version of its costs follow the logs of the replay.
 	entryUsage
 	// entryNoReplay: the reason stands where a replay would.
 	entryNoReplay
@@ -58,7 +58,7 @@ func EncodeEntry(e *record.Entry) []byte {
 		flags |= entryOmitted
 	}
 	switch r := e.Replay; {
-	case r != nil && (r.Fuel != 0 || r.FuelLimit != 0 || r.MemoryLimit != 0):
+	case r != nil && (r.Fuel != 0 || r.FuelLimit != 0 || r.MemoryLimit != 0 || r.FuelCosts != 0):
 		flags |= entryReplay | entryUsage
 	case r != nil:
 		flags |= entryReplay
@@ -90,7 +90,7 @@ func EncodeEntry(e *record.Entry) []byte {
 		b = appendFixed64(putInt(b, int64(r.ImageLevel)), r.ConfigHash)
 		b = putStrings(b, r.Logs)
 		if flags&entryUsage != 0 {
-			b = putInt(putInt(putInt(b, r.Fuel), r.FuelLimit), r.MemoryLimit)
+			b = putUint(putInt(putInt(putInt(b, r.Fuel), r.FuelLimit), r.MemoryLimit), uint64(r.FuelCosts))
 		}
 	}
 	if flags&entryNoReplay != 0 {
@@ -132,7 +132,7 @@ func DecodeEntry(b []byte) (*record.Entry, error) {
 	if flags&entryReplay != 0 {
 		e.Replay = &record.Replay{BatchID: d.fixed64(), Now: d.int(), ImageLevel: int(d.int32()), ConfigHash: d.fixed64(), Logs: d.strings()}
 		if flags&entryUsage != 0 {
-			e.Replay.Fuel, e.Replay.FuelLimit, e.Replay.MemoryLimit = d.int(), d.int(), d.int()
+			e.Replay.Fuel, e.Replay.FuelLimit, e.Replay.MemoryLimit, e.Replay.FuelCosts = d.int(), d.int(), d.int(), d.uint32()
 		}
 	} else if flags&entryUsage != 0 {
 		d.fail("fuel without a replay")

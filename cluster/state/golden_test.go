@@ -83,7 +83,7 @@ func fullEntry() *record.Entry {
 // replay.
 func otherEntries() []*record.Entry {
 	used, none := fullEntry(), fullEntry()
-	used.Replay.Fuel, used.Replay.FuelLimit, used.Replay.MemoryLimit = 4711, 1_200_000, 64<<20
+	used.Replay.Fuel, used.Replay.FuelLimit, used.Replay.MemoryLimit, used.Replay.FuelCosts = 4711, 1_200_000, 64<<20, 2
 	none.Replay, none.NoReplay = nil, "alone the record is answered otherwise"
 	return []*record.Entry{used, none}
 }

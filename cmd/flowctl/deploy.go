@@ -124,9 +124,18 @@ func (a *app) deploy(ctx context.Context, path string, o deployOptions) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	wasm, _, err := a.readPlugin(path)
+	mode := ""
+	if o.function != "" {
+		mode = manifest.ModeExtism
+	}
+	wasm, info, err := a.readPluginAs(path, mode)
 	if err != nil {
 		return err
+	}
+	if o.oneStage() {
+		if err := checkFunction(path, info, &runOptions{function: o.function}); err != nil {
+			return err
+		}
 	}
 	node, err := a.node()
 	if err != nil {

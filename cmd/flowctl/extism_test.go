@@ -30,7 +30,7 @@ func (h *harness) shipped(names ...string) {
 func TestRunExtism(t *testing.T) {
 	h := newHarness(t)
 	h.server.Close() // no node is asked
-	h.shipped("count_vowels", "replace", "host", "http_headers", "fail")
+	h.shipped("count_vowels", "replace", "host", "host_multiple", "http_headers", "fail")
 	h.copy("examples/upper/upper.wasm", "upper.wasm")
 	h.doWith("hello world\nbbb\n", "run", "count_vowels.wasm", "--function", "count_vowels")
 	h.doWith("xylo\n", "run", "count_vowels.wasm", "--function", "count_vowels", "--with", `{"vowels":"xyz"}`)
@@ -45,6 +45,9 @@ func TestRunExtism(t *testing.T) {
 	h.do("run", "count_vowels.wasm", "--function", "count_vowel")
 	h.do("run", "count_vowels.wasm", "--function", "count_vowels", "--host", "Example.com")
 	h.do("run", "host.wasm", "--function", "run_test")
+	h.do("run", "host_multiple.wasm", "--function", "say_green")
+	h.do("deploy", "count_vowels.wasm", "--source", "kafka://127.0.0.1:9092/in", "--sink", "kafka://127.0.0.1:9092/out")
+	h.do("deploy", "count_vowels.wasm", "--function", "count_vowel", "--source", "kafka://127.0.0.1:9092/in", "--sink", "kafka://127.0.0.1:9092/out")
 	h.do("run", "upper.wasm", "--function", "run")
 	h.do("run", "upper.wasm", "--host", "example.com")
 	h.do("run", "flow.yaml", "--function", "count_vowels")

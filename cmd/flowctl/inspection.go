@@ -94,6 +94,7 @@ func newInspection(name string, i *sandbox.Info) *inspection {
 const (
 	fromManifest = "manifest"
 	fromNode     = "default of nodes"
+	fromNodeLess = "default of nodes, the manifest asks for more"
 )
 
 func (v *inspection) limits(i *sandbox.Info) {
@@ -103,13 +104,20 @@ func (v *inspection) limits(i *sandbox.Info) {
 		v.FuelPerRecord = extism.DefaultMaxFuelPerRecord
 	}
 	if m := i.Manifest; m != nil {
-		if m.MemoryMB > 0 {
-			v.MemoryLimitBytes, v.MemoryLimitFrom = int64(m.MemoryMB)<<20, fromManifest
-		}
-		if m.FuelPerRecord > 0 {
-			v.FuelPerRecord, v.FuelFrom = m.FuelPerRecord, fromManifest
-		}
+		v.MemoryLimitBytes, v.MemoryLimitFrom = limited(int64(m.MemoryMB)<<20, v.MemoryLimitBytes)
+		v.FuelPerRecord, v.FuelFrom = limited(m.FuelPerRecord, v.FuelPerRecord)
 	}
+}
+
+// limited is what a manifest asks for, 0 for nothing, where nodes give most.
+func limited(asked, most int64) (limit int64, from string) {
+	switch {
+	case asked == 0:
+		return most, fromNode
+	case asked > most:
+		return most, fromNodeLess
+	}
+	return asked, fromManifest
 }
 
 // schemaSummary names the fields of a configuration, those that are needed
@@ -162,8 +170,14 @@ func (a *app) printInspection(v *inspection) error {
 
 func inspectionDetail(w io.Writer, format cli.Format, v *inspection) error {
 	runs := "yes"
-	if !v.Runs {
+	switch {
+	case !v.Runs:
 		runs = "no"
+	case v.MemoryMinBytes > v.MemoryLimitBytes:
+		runs = "not with its limit of memory; nodes may allow more (limits: {plugin_memory: ...})"
+		if v.MemoryLimitFrom == fromManifest {
+			runs = "not with the limit of memory in its manifest"
+		}
 	}
 	mode := v.Mode
 	if v.Why != "" {

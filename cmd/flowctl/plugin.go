@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -127,7 +128,8 @@ func (a *app) pluginInspect() *cobra.Command {
 		Use: "inspect FILE|REF", Short: "Tell what a plugin is, and whether and how it can run",
 		Long: "Tell what a plugin is, and whether and how it can run. A FILE is read here, without a node\n" +
 			"(an argument that ends in .wasm or holds a path separator and no @, or that names a file);\n" +
-			"a REF is a stored plugin. The exit code is 2 if the plugin cannot run.",
+			"a REF is a stored plugin. -o wide shows its imports and exports too. The exit code is 2 if\n" +
+			"the plugin cannot run.",
 		Example: a.example("plugin inspect ./order-mask.wasm", "plugin inspect order-mask@1.2.0", "plugin inspect ./order-mask.wasm -o json"),
 		Args:    a.args(1, 1, "FILE or REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -216,6 +218,16 @@ func (a *app) fileError(path, full string, err error) error {
 	return e
 }
 
+// outputError is the error of a file that cannot be written.
+func (a *app) outputError(path, full string, err error) error {
+	e := &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %s", path, cause(err)), Next: "check the path and its permissions", Err: err}
+	if os.IsNotExist(err) {
+		e.Detail = fmt.Sprintf("%s: there is no folder %s", path, filepath.ToSlash(filepath.Dir(full)))
+		e.Next = "make the folder, or correct the path"
+	}
+	return e
+}
+
 // refused turns the sandbox's refusal of a file into an error with its advice
 // as the next step; nil for nil.
 func refused(path string, err error) error {
@@ -226,7 +238,7 @@ func refused(path string, err error) error {
 	var reasons, advice []string
 	for _, r := range refusals(err) {
 		reasons = append(reasons, r.Reason)
-		if r.Advice != "" {
+		if r.Advice != "" && !slices.Contains(advice, r.Advice) {
 			advice = append(advice, r.Advice)
 		}
 	}

@@ -75,14 +75,14 @@ func (a *app) replaceFile(from, path string, content []byte) error {
 		}
 		if !fi.Mode().IsRegular() { // a device or a pipe
 			if err := os.WriteFile(full, content, 0o644); err != nil {
-				return a.fileError(path, full, err)
+				return a.outputError(path, full, err)
 			}
 			return nil
 		}
 	}
 	f, err := os.CreateTemp(filepath.Dir(full), ".rewrite-*")
 	if err != nil {
-		return a.fileError(path, full, err)
+		return a.outputError(path, full, err)
 	}
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Chmod(0o644), f.Close())
@@ -90,7 +90,7 @@ func (a *app) replaceFile(from, path string, content []byte) error {
 		err = os.Rename(f.Name(), full)
 	}
 	if err != nil {
-		return errors.Join(a.fileError(path, full, err), os.Remove(f.Name()))
+		return errors.Join(a.outputError(path, full, err), os.Remove(f.Name()))
 	}
 	return nil
 }

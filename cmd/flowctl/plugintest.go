@@ -93,7 +93,7 @@ func (a *app) testPlugin(ctx context.Context, path string, o pluginTestOptions) 
 		Flow: "test/test", Stage: "test", Plugin: report.Plugin, Function: o.function, Hosts: o.hosts, Lines: o.lines,
 		Envelope: o.envelope && info.Mode == manifest.ModeLines,
 	}}
-	with, err := a.replayConfig(o.with)
+	with, err := a.pluginConfig(o.with)
 	if err != nil {
 		return err
 	}

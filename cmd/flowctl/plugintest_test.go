@@ -105,6 +105,14 @@ func TestPluginTestGolden(t *testing.T) {
 	h.golden("plugin_test")
 }
 
+// program is a WASI command whose memory has so many pages, as LEB128, and
+// whose _start has this code.
+func program(pages, code string) string {
+	section := func(id byte, s string) string { return string([]byte{id, byte(len(s))}) + s }
+	return wasmHead[:8] + section(1, "\x01\x60\x00\x00") + section(3, "\x01\x00") + section(5, "\x01\x00"+pages) +
+		section(7, "\x02\x06_start\x00\x00\x06memory\x02\x00") + section(10, "\x01"+string([]byte{byte(len(code) + 1), 0})+code)
+}
+
 // TestInspectGolden holds the report of each kind of plugin, and what is said
 // of files that are none.
 func TestInspectGolden(t *testing.T) {
@@ -123,6 +131,19 @@ func TestInspectGolden(t *testing.T) {
 	h.write("foreign.wasm", wasmHead+"\x01\x04\x01\x60\x00\x00"+"\x02\x0c\x01\x03env\x04\x61bcd\x00\x00"+"\x03\x02\x01\x00"+"\x07\x0a\x01\x06_start\x00\x01"+"\x0a\x04\x01\x02\x00\x0b")
 	h.do("plugin", "inspect", "foreign.wasm")
 
+	h.note("more than nodes give by default")
+	manifest := func(m string) string {
+		return "\x00" + string(rune(len(m)+15)) + "\x0estage.manifest" + m
+	}
+	h.write("large.wasm", program("\xd0\x0f", "\x0b"))
+	h.do("plugin", "inspect", "large.wasm")
+	h.do("run", "large.wasm")
+	h.write("small.wasm", program("\xd0\x0f", "\x0b")+manifest(`{"memory_mb":1}`))
+	h.do("plugin", "inspect", "small.wasm")
+	h.write("greedy.wasm", program("\x01", "\x0b")+manifest(`{"memory_mb":4000,"fuel_per_record":99999999999,"lines":"batch"}`))
+	h.do("plugin", "inspect", "greedy.wasm")
+	h.do("run", "greedy.wasm")
+
 	h.note("files that are no plugins")
 	for _, f := range []struct{ name, content string }{
 		{"empty.wasm", ""}, {"short.wasm", wasmHead[:5]}, {"head.wasm", wasmHead[:8]}, {"damaged.wasm", extismDrops[:40]},
@@ -134,6 +155,17 @@ func TestInspectGolden(t *testing.T) {
 		h.do("plugin", "inspect", f.name)
 	}
 	h.golden("inspect")
+}
+
+// TestRunOfWhatDoesNotStart: a plugin that fails before it sees a configuration
+// is not told to correct it.
+func TestRunOfWhatDoesNotStart(t *testing.T) {
+	h := newHarness(t)
+	h.write("loop.wasm", program("\x01", "\x03\x40\x0c\x00\x0b\x0b"))
+	code, stdout, stderr := h.call("x\n", "run", "loop.wasm")
+	if code != 2 || stdout != "" || !strings.Contains(stderr, "E_PLUGIN_REFUSED: run loop.wasm: start plugin") || !strings.Contains(stderr, "before it read anything") || strings.Contains(stderr, "--with") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
+	}
 }
 
 // TestForeignIsQuick: of a file that is no module only the beginning is read.

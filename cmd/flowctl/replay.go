@@ -19,6 +19,7 @@ import (
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 	"github.com/millrace-io/millrace/cmd/internal/daemon"
+	"github.com/millrace-io/millrace/plugins/manifest"
 	"github.com/millrace-io/millrace/plugins/registry"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -105,6 +106,9 @@ type outcome struct {
 	// FuelLimit is the budget of a record; 0: not recorded.
 	FuelLimit  int64 `json:"fuel_limit,omitempty"`
 	ImageLevel int   `json:"image_level"`
+	// FuelCosts is the version of the costs that Fuel was counted by; 0: not
+	// recorded. Fuel is compared only where it is this program's.
+	FuelCosts uint32 `json:"fuel_costs,omitempty"`
 }
 
 // emitted is one emission.
@@ -118,7 +122,7 @@ type emitted struct {
 
 func (a *app) replay(cmd *cobra.Command, arg string, o replayOptions) (err error) {
 	ctx := cmd.Context()
-	with, err := a.replayConfig(o.with)
+	with, err := a.pluginConfig(o.with)
 	if err != nil {
 		return err
 	}
@@ -162,21 +166,26 @@ func (a *app) replay(cmd *cobra.Command, arg string, o replayOptions) (err error
 	return run.verdict(all)
 }
 
-// replayConfig reads --with: a JSON object, or a file with one.
-func (a *app) replayConfig(with string) (record.Text, error) {
+// pluginConfig reads --with: a JSON object, or a file with one.
+func (a *app) pluginConfig(with string) (record.Text, error) {
 	if with == "" {
 		return nil, nil
 	}
 	text, what := []byte(with), "--with"
-	if file := strings.TrimPrefix(with, "@"); !strings.HasPrefix(strings.TrimSpace(with), "{") {
+	if file := strings.TrimPrefix(with, "@"); strings.IndexAny(strings.TrimSpace(with), "{[\"") != 0 {
 		var err error
 		if text, err = os.ReadFile(a.path(file)); err != nil {
-			return nil, a.fileError(file, a.path(file), err)
+			e := cli.AsError(a.fileError(file, a.path(file), err))
+			e.Next += `; or write a JSON object, as --with '{"field":"email"}'`
+			return nil, e
 		}
 		text, what = bytes.TrimSpace(text), file
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(text, &object); err != nil {
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			err = fmt.Errorf("it is of type %s", e.Value)
+		}
 		return nil, cli.Usage(`write a JSON object, as --with '{"field":"email"}', or name a file with one`, "%s is not a JSON object: %v", what, err)
 	}
 	return text, nil
@@ -425,10 +434,13 @@ func (r *replayRun) problem(out *replayed, plugin string, err error) error {
 	if r.ctx.Err() != nil {
 		return err
 	}
-	out.Problem, out.Next = err.Error(), "give the configuration that the plugin had with --with"
+	out.Problem = strings.TrimPrefix(err.Error(), fmt.Sprintf("replay record %s: ", out.ID))
+	out.Next = "give another configuration with --with ({} is none); the limits are those of the entry"
 	if e, ok := errors.AsType[*sandbox.UnrepeatableError](err); ok {
 		out.Problem = e.Error()
 		out.Next = fmt.Sprintf("try the record by hand: `%s run PLUGIN.wasm --envelope`", r.app.program)
+	} else if e, ok := errors.AsType[*manifest.ConfigError](err); ok {
+		out.Problem = fmt.Sprintf("plugin %s: %v", plugin, e)
 	} else if e, ok := errors.AsType[*sandbox.InitError](err); ok {
 		out.Problem = fmt.Sprintf("plugin %s does not start: %v", plugin, e)
 	} else if _, ok := errors.AsType[*sandbox.RefusedError](err); ok {
@@ -442,7 +454,7 @@ func (r *replayRun) problem(out *replayed, plugin string, err error) error {
 func recorded(e *record.Entry) outcome {
 	o := failure(&record.Error{Class: e.Class, Code: e.Code, Message: e.Message})
 	if r := e.Replay; r != nil {
-		o.Logs, o.Fuel, o.FuelLimit, o.ImageLevel = r.Logs, r.Fuel, r.FuelLimit, r.ImageLevel
+		o.Logs, o.Fuel, o.FuelLimit, o.ImageLevel, o.FuelCosts = r.Logs, r.Fuel, r.FuelLimit, r.ImageLevel, r.FuelCosts
 	}
 	return o
 }
@@ -481,7 +493,7 @@ func (r *replayRun) outcome(e *record.Entry, wasm []byte, got *sandbox.Replayed)
 		}
 		o.Records = append(o.Records, x)
 	}
-	o.Logs, o.Fuel, o.ImageLevel = got.Logs, got.Fuel, got.ImageLevel
+	o.Logs, o.Fuel, o.ImageLevel, o.FuelCosts = got.Logs, got.Fuel, got.ImageLevel, sandbox.FuelCosts
 	return &o, nil
 }
 
@@ -500,7 +512,7 @@ func differs(e *record.Entry, o *outcome, got *sandbox.Replayed) []string {
 	note("message", was.Message == o.Message)
 	if r := e.Replay; r != nil {
 		note("logs", slices.Equal(was.Logs, o.Logs))
-		note("fuel", r.FuelLimit == 0 || was.Fuel == o.Fuel)
+		note("fuel", r.FuelCosts != sandbox.FuelCosts || was.Fuel == o.Fuel)
 		note("configuration", r.ConfigHash == got.ConfigHash)
 	}
 	return out
@@ -536,7 +548,7 @@ func (r *replayRun) verdict(all []*replayed) error {
 	case failing > 0:
 		return &cli.Error{Exit: cli.ExitFindings, Code: cli.CodeRecords, Detail: fmt.Sprintf("%s fails %d of %s", r.otherFile, failing, cli.Plural(n, "record")), Next: "see above what it answered"}
 	case problems > 0:
-		return &cli.Error{Exit: cli.ExitFindings, Code: codeReplay, Detail: fmt.Sprintf("%d of %s could not be run again", problems, cli.Plural(n, "record")), Next: "see above why, for each"}
+		return &cli.Error{Exit: cli.ExitFailed, Code: codeReplay, Detail: fmt.Sprintf("%d of %s could not be run again", problems, cli.Plural(n, "record")), Next: "see above why, for each"}
 	}
 	return nil
 }

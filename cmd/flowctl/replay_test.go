@@ -168,11 +168,14 @@ func TestReplayWithAnotherPlugin(t *testing.T) {
 	h.do("replay", "failed.ndjson", "--only", "-/0/1", "--plugin", "faulty.wasm")
 	h.note("one that fails them too")
 	h.do("replay", "failed.ndjson", "--plugin", "orders.wasm")
+	h.note("it does not take the configuration")
+	h.do("replay", "failed.ndjson", "--only", "-/0/1", "--plugin", "upper.wasm", "--with", `{"a":1}`)
 	h.note("the old one is not there any more")
 	if err := os.Rename(filepath.Join(h.dir, "upper.wasm"), filepath.Join(h.dir, "faulty.wasm")); err != nil {
 		t.Fatal(err)
 	}
 	h.do("replay", "failed.ndjson", "--only", "-/0/1")
+	h.do("replay", "failed.ndjson")
 	h.do("replay", "failed.ndjson", "--only", "-/0/1", "--plugin", "faulty.wasm")
 	h.write("text.wasm", "no plugin")
 	h.do("replay", "failed.ndjson", "--plugin", "text.wasm")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/millrace-io/millrace/cmd/internal/cli"
+	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -119,7 +120,11 @@ func (o *outcome) text() string {
 func (o *outcome) fuelText() string {
 	switch {
 	case o.FuelLimit > 0:
-		return fmt.Sprintf("%d units, the budget is %d and what the record's bytes add", o.Fuel, o.FuelLimit)
+		text := fmt.Sprintf("%d units, the budget is %d and what the record's bytes add", o.Fuel, o.FuelLimit)
+		if o.FuelCosts != 0 && o.FuelCosts != sandbox.FuelCosts {
+			text += fmt.Sprintf("; counted by version %d of the costs, this program has %d: not compared", o.FuelCosts, sandbox.FuelCosts)
+		}
+		return text
 	case o.Fuel > 0:
 		return fmt.Sprintf("%d units", o.Fuel)
 	}

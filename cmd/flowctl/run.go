@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 	"github.com/millrace-io/millrace/cmd/internal/daemon"
 	"github.com/millrace-io/millrace/plugins/extism"
@@ -73,7 +74,7 @@ func (a *app) runCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.out, "out", "", "write records to this file instead of STDOUT")
 	cmd.Flags().StringVar(&o.failures, "failures", "", "write records that failed to this file, one JSON object a line")
 	cmd.Flags().BoolVar(&o.envelope, "envelope", false, "lines are JSON objects with key, value and headers, in and out")
-	cmd.Flags().StringVar(&o.with, "with", "", "configuration of the plugin, a JSON object")
+	cmd.Flags().StringVar(&o.with, "with", "", "configuration of the plugin, a JSON object or a file with one")
 	cmd.Flags().StringVar(&o.function, "function", "", "export to call with each record, of an Extism plugin")
 	cmd.Flags().StringArrayVar(&o.hosts, "host", nil, "host that an Extism plugin may reach by HTTP, * stands for any part; may be repeated")
 	cmd.Flags().StringArrayVar(&o.vars, "var", nil, "NAME=VALUE overrides a var of the flow; may be repeated")
@@ -134,9 +135,9 @@ func (a *app) runLocal(cmd *cobra.Command, path string, o runOptions) (err error
 		return runError(cmd.Context(), path, err)
 	}
 	if counts.Failed > 0 {
-		next := fmt.Sprintf("see them with `%s run %s --failures failures.ndjson`", a.program, path)
+		next := fmt.Sprintf("add --failures failures.ndjson to see all of them, and to run them again with `%s replay failures.ndjson`", a.program)
 		if o.failures != "" {
-			next = "look into " + o.failures
+			next = fmt.Sprintf("look into %s; `%s replay %s` runs them again", o.failures, a.program, o.failures)
 		}
 		return &cli.Error{Exit: cli.ExitFindings, Code: cli.CodeRecords, Detail: fmt.Sprintf("%s of %d failed", cli.Plural(counts.Failed, "record"), counts.In), Next: next}
 	}
@@ -176,8 +177,18 @@ func runError(ctx context.Context, path string, err error) error {
 	if e, ok := errors.AsType[*manifest.ConfigError](err); ok {
 		return &cli.Error{Exit: cli.ExitInvalid, Code: string(flow.CodePluginConfig), Detail: fmt.Sprintf("run %s: %v", path, e), Next: next, Err: err}
 	}
+	if e, ok := errors.AsType[*sandbox.RefusedError](err); ok {
+		return &cli.Error{Exit: cli.ExitInvalid, Code: api.CodeRefused, Detail: fmt.Sprintf("run %s: %s", path, strings.TrimSuffix(err.Error(), "; "+e.Advice)), Next: e.Advice, Err: err}
+	}
 	if e, ok := errors.AsType[*sandbox.InitError](err); ok {
-		return &cli.Error{Exit: cli.ExitInvalid, Code: string(flow.CodePluginConfig), Detail: fmt.Sprintf("run %s: %v", path, e), Next: next, Err: err}
+		known := &cli.Error{Exit: cli.ExitInvalid, Code: string(flow.CodePluginConfig), Detail: fmt.Sprintf("run %s: %v", path, e), Next: next, Err: err}
+		if e.Export != "stage_init" { // it has not seen its configuration
+			known.Code, known.Next = api.CodeRefused, "mend what the plugin does when it starts"
+		}
+		return known
+	}
+	if e, ok := errors.AsType[*daemon.StageError](err); ok {
+		return &cli.Error{Exit: cli.ExitInvalid, Code: api.CodeRefused, Detail: fmt.Sprintf("run %s: %v", path, e), Next: "correct what it names in the stage, or mend the plugin", Err: err}
 	}
 	return fmt.Errorf("run %s: %w", path, err)
 }
@@ -187,13 +198,11 @@ func (a *app) localPlugin(l *daemon.Local, path string, o runOptions) error {
 	if len(o.vars) > 0 || len(o.files) > 0 {
 		return cli.Usage("leave them out, or run a flow", "--var and -f go with a flow, and %s is a plugin", path)
 	}
-	if o.with != "" {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal([]byte(o.with), &object); err != nil {
-			return cli.Usage(`write a JSON object, as --with '{"field":"email"}'`, "--with is not a JSON object: %v", err)
-		}
-		l.With = json.RawMessage(o.with)
+	with, err := a.pluginConfig(o.with)
+	if err != nil {
+		return err
 	}
+	l.With = json.RawMessage(with)
 	wasm, info, err := a.readPlugin(path)
 	if wasm != nil && o.function != "" {
 		if info, err = sandbox.InspectAs(wasm, manifest.ModeExtism); err == nil {
@@ -316,7 +325,7 @@ func (b *bundle) strict() {
 func (a *app) create(path string, closers *[]func() error) (io.Writer, error) {
 	f, err := os.Create(a.path(path))
 	if err != nil {
-		return nil, a.fileError(path, a.path(path), err)
+		return nil, a.outputError(path, a.path(path), err)
 	}
 	w := bufio.NewWriter(f)
 	*closers = append(*closers, func() error { return errors.Join(w.Flush(), f.Close()) })

@@ -48,6 +48,13 @@ func TestRun(t *testing.T) {
 
 	h.note("what cannot be run")
 	h.do("run", "upper.wasm", "--with", "x")
+	h.do("run", "upper.wasm", "--with", " ")
+	h.do("run", "upper.wasm", "--with", "[1]")
+	h.write("with.json", "{\"a\":1}\n")
+	h.do("run", "upper.wasm", "--with", "with.json")
+	h.do("run", "upper.wasm", "--out", "nowhere/out.txt")
+	h.write("fuel.yaml", "flow: v1\nname: fuel\nsource: {stream: {}}\nstages:\n  - map: ./upper.wasm\n    limits: { fuel: 1099511627776 }\n  - push: {stream: {}}\n")
+	h.do("run", "fuel.yaml")
 	h.do("run", "upper.wasm", "--var", "a=b")
 	h.do("run", "flow.yaml", "--with", "{}")
 	h.do("run", "flow.yaml", "--var", "skpi=x")

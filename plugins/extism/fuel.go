@@ -23,10 +23,12 @@ func fuelOptions(budget int64) rewrite.Options {
 	return rewrite.Options{
 		Fuel: true, InitialFuel: budget,
 		FuelPerExport: &rewrite.ExportFuel{Budget: budget, Initializers: initializers},
+		ImportFrom:    importFrom,
 	}
 }
 
-// fuelOf is what the last call used; 0 if the instance cannot say.
+// fuelOf is what the last call used beside in.hostFuel; 0 if the instance
+// cannot say.
 func (in *instance) fuelOf() int64 {
 	left, ok := in.ask(in.stage.code.fuelLeft)
 	if !ok {
@@ -51,6 +53,6 @@ func (in *instance) account() {
 func (in *instance) ask(export string) (uint32, bool) {
 	in.env.Silence(true)
 	defer in.env.Silence(false)
-	answer, _, err := in.plugin.CallWithContext(context.Background(), export, nil)
+	answer, _, err := in.run(context.Background(), export, nil)
 	return answer, err == nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	sdk "github.com/extism/go-sdk"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
 
@@ -31,6 +32,14 @@ type instance struct {
 	// spent what they had used when that was done, modulo 2^32.
 	owing int64
 	spent uint32
+
+	// blocks are what the present call may write to in Extism's memory.
+	blocks     blocks
+	inputBytes int
+	memory     api.Memory // Extism's
+	// hostFuel is what the host's work for the present call costs beside
+	// what the guest pays for each of its calls.
+	hostFuel int64
 }
 
 func (s *Stage) newInstance(ctx context.Context) (*instance, error) {
@@ -47,7 +56,7 @@ func (s *Stage) newInstance(ctx context.Context) (*instance, error) {
 	p.AllowedPaths = nil
 	p.MaxHttpResponseBytes = s.limit
 	p.SetLogger(logTo(in.env))
-	in.plugin = p
+	in.plugin, in.memory = p, p.Memory()
 	return in, nil
 }
 
@@ -89,21 +98,25 @@ func (in *instance) call(ctx context.Context, now int64, id uint64, r *record.Re
 	s := in.stage
 	in.env.Begin(now, id)
 	in.alloc.begin()
+	in.blocks.clear()
+	in.hostFuel, in.inputBytes = 0, len(r.Value)
 	in.calls++
 	s.count.calls.Add(1)
 	ctx, cancel := withHosts(ctx, s.cfg.Hosts)
 	defer cancel()
 	t0 := time.Now()
-	code, value, err := in.run(ctx, r.Value)
+	code, value, err := in.run(ctx, s.cfg.Function, r.Value)
 	s.count.guest.Add(int64(time.Since(t0)))
 	in.env.Finish()
 	a := answer{value: value, failure: in.judge(code, value, err)}
 	if a.failure != nil {
 		a.fuel = in.fuelOf()
-		if a.fuel > s.fuel && a.failure.Class == record.Trap {
+		if max(a.fuel, in.hostFuel) > s.fuel && a.failure.Class == record.Trap {
 			a.failure = record.Errorf(record.Fuel, "it used more than its budget of %d units of fuel", s.fuel)
 		}
+		a.fuel += in.hostFuel
 	}
+	s.count.fuel.Add(in.hostFuel)
 	if in.owing += s.fuel; in.owing+s.fuel > math.MaxUint32-overdraft {
 		in.account()
 	}
@@ -111,13 +124,13 @@ func (in *instance) call(ctx context.Context, now int64, id uint64, r *record.Re
 }
 
 // run turns a panic of the SDK, which reads what guests wrote, into an error.
-func (in *instance) run(ctx context.Context, input []byte) (code uint32, value []byte, err error) {
+func (in *instance) run(ctx context.Context, function string, input []byte) (code uint32, value []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the Extism SDK gave up: %v", r)
 		}
 	}()
-	return in.plugin.CallWithContext(ctx, in.stage.cfg.Function, input)
+	return in.plugin.CallWithContext(in.context(ctx), function, input)
 }
 
 // judge says how a call failed; nil if it did not.

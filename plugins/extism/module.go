@@ -132,7 +132,7 @@ func (rt *Runtime) compile(ctx context.Context, wasm []byte) (c *sdk.CompiledPlu
 	}()
 	return sdk.NewCompiledPlugin(ctx,
 		sdk.Manifest{Wasm: []sdk.Wasm{sdk.WasmData{Data: wasm, Name: "main"}}},
-		sdk.PluginConfig{RuntimeConfig: rt.runtimeConfig(), EnableWasi: true}, nil)
+		sdk.PluginConfig{RuntimeConfig: rt.runtimeConfig(), EnableWasi: true}, hostFunctions())
 }
 
 // Info tells what is known about the plugin. It must not be changed.

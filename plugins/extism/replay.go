@@ -52,7 +52,7 @@ func (m *Module) Replay(ctx context.Context, cfg sandbox.StageConfig, rec *recor
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	out := &sandbox.Replayed{Logs: in.env.Texts(), Fuel: in.fuelOf(), ConfigHash: s.configHash}
+	out := &sandbox.Replayed{Logs: in.env.Texts(), Fuel: in.fuelOf() + in.hostFuel, ConfigHash: s.configHash}
 	a.answer(0, rec, &out.Results)
 	return out, nil
 }

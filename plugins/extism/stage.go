@@ -225,7 +225,7 @@ func (r *batchRun) records(ctx context.Context, b *record.Batch, out *record.Res
 		} else {
 			f := &out.Failures[len(out.Failures)-1]
 			f.Replay = &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash, Logs: r.in.env.Texts(),
-				Fuel: a.fuel, FuelLimit: s.fuel, MemoryLimit: s.limit}
+				Fuel: a.fuel, FuelLimit: s.fuel, MemoryLimit: s.limit, FuelCosts: sandbox.FuelCosts}
 			s.count.logsDropped.Add(r.in.env.Lost())
 		}
 		r.drop()

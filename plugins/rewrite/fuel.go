@@ -14,7 +14,7 @@ import "math"
 //	a function, each call    the same; 0 if it is free: neither calls nor
 //	                         loops and weighs less than 64
 //	another segment          its weight / 16, rounded up
-//	memory.fill, .copy,      1 + length >> 7: the length operand, unsigned,
+//	memory.fill, .copy,      1 + length >> 6: the length operand, unsigned,
 //	.init; table.fill,       in bytes or in entries, on top of the weight
 //	.copy, .init, .grow
 //	memory.grow              64, and once it has grown 256 a page
@@ -29,7 +29,7 @@ import "math"
 // A segment weighs what its instructions weigh together: most 1, and
 //
 //	block, loop, else, end                                  0
-//	a load                                                160
+//	a load                                                224
 //	one of an address in a local that the load before had  12
 //	a store                                                24
 //	a division or remainder of integers                     4
@@ -90,7 +90,7 @@ const (
 func FuelForLength(length uint64) int64 { return int64(length >> fuelLengthShift) }
 
 const (
-	fuelLengthShift = 7
+	fuelLengthShift = 6
 	fuelFreeBelow   = 64
 	fuelGrow        = 64
 	fuelPageShift   = 8

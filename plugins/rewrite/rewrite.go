@@ -44,6 +44,11 @@ type Options struct {
 	// FuelPerExport sets the counter anew at each call from outside; nil
 	// leaves that to the host. It counts only if Fuel is set.
 	FuelPerExport *ExportFuel
+
+	// ImportFrom names the module that a function is imported from instead of
+	// its own, "" for its own; nil changes none. The host must give it there
+	// with the same name and type. Facts tell of the imports as they were.
+	ImportFrom func(module, name string) string
 }
 
 // Result is a rewritten module and what is known about it.
@@ -97,6 +102,9 @@ func (m *Module) Rewrite(opt Options) (*Result, error) {
 	res := &Result{Globals: m.exportMutableGlobals(x), Facts: &m.facts}
 	if opt.MaxTableEntries > 0 {
 		e.payload[secTable] = m.boundedTables(opt.MaxTableEntries)
+	}
+	if opt.ImportFrom != nil {
+		e.payload[secImport] = m.redirected(opt.ImportFrom)
 	}
 	if opt.Fuel {
 		if opt.InitialFuel < 0 {

@@ -10,7 +10,7 @@ const (
 
 	// weightLoad is a load whose address may depend on the load before it, so
 	// that it may wait for memory: 170 ns and more.
-	weightLoad = 160
+	weightLoad = 224
 	// weightNextLoad is a load of a known base: see bases.
 	weightNextLoad = 12
 	weightStore    = 24

@@ -282,7 +282,7 @@ func (c *caller) replay(i int) *record.Replay {
 	s, in := c.stage, c.in
 	return &record.Replay{
 		BatchID: c.id(i, 1), Now: c.batch.Now, ImageLevel: in.image.level, ConfigHash: s.configHash,
-		Fuel: in.env.fuel.used(), FuelLimit: s.fuel, MemoryLimit: s.limit, Logs: in.env.Texts(),
+		Fuel: in.env.fuel.used(), FuelLimit: s.fuel, MemoryLimit: s.limit, FuelCosts: FuelCosts, Logs: in.env.Texts(),
 	}
 }
 

@@ -11,6 +11,11 @@ import (
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
+// FuelCosts is the version of what things cost: the weights of package
+// rewrite, and what host functions charge in every mode. It rises with each
+// change of them, so that fuel is compared only where it was counted the same.
+const FuelCosts = 2
+
 const (
 	// DefaultMaxFuel is what a record may cost unless configured: 1.2 million
 	// units are 0.1 to 0.7 ms of honest code, and at most about 40 ms of code
@@ -74,10 +79,25 @@ func (m *meter) used() int64 {
 	return m.budget - int64(m.counter.Get())
 }
 
+// What host functions charge for what takes longer than to copy it.
+const (
+	fuelPerSubscription = 8
+	iovecsPerFuel       = 2
+	randomPerFuel       = 2 // bytes
+	// outputPerFuel is for bytes of STDOUT that the host keeps: each is new
+	// memory, faulted in, moved as the output grows, and collected. A record
+	// of some bytes can have it keep 4.8 MB.
+	outputPerFuel = 4
+)
+
 // charge pays for a length that the guest gave to a host function, and ends
 // the guest if it cannot.
 func (e *guestEnv) charge(mod api.Module, length uint64) {
-	cost := rewrite.FuelForLength(length)
+	e.pay(mod, rewrite.FuelForLength(length))
+}
+
+// pay takes cost from the guest's fuel, and ends the guest if it cannot.
+func (e *guestEnv) pay(mod api.Module, cost int64) {
 	if cost == 0 {
 		return
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -204,5 +205,21 @@ func TestIsolation(t *testing.T) {
 		if _, err := lines.NewStage(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "isolation: ") {
 			t.Errorf("%+v: got %v, want an error", cfg, err)
 		}
+	}
+}
+
+// Fuel is told in failure entries and compared by replays, so a change of what
+// things cost needs another FuelCosts: raise it together with these figures.
+func TestFuelCostsAreThoseOfTheirVersion(t *testing.T) {
+	const version, want = 2, "3066 1901 8423"
+	rt := open(t, Config{Workers: 1})
+	var used []string
+	for _, wasm := range []string{ordersWasm, upperWasm, linesWasm} {
+		s := stageOf(t, rt, wasm, StageConfig{Stage: "s"})
+		process(t, s, batchOf(`{"order_id":"o-1","status":"paid","amount":20,"email":"a@b.c","card":"1234567812345678"}`))
+		used = append(used, strconv.FormatInt(s.Stats().Fuel, 10))
+	}
+	if got := strings.Join(used, " "); FuelCosts != version || got != want {
+		t.Errorf("version %d of the costs: got %s, want %s of version %d", FuelCosts, got, want, version)
 	}
 }

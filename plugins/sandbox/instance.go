@@ -209,7 +209,7 @@ func (s *Stage) start(level int) (*instance, error) {
 		in.image = im
 	}
 	in.env.silent, in.starting = false, false
-	im.memory = bytes.Clone(in.view())
+	im.memory = clone(in.view())
 	for _, g := range in.globals {
 		im.globals = append(im.globals, g.Get())
 	}
@@ -390,9 +390,25 @@ func (in *instance) putBack() bool {
 	return true
 }
 
+// moveStep is how much memory is compared or copied before the goroutine can be
+// stopped again.
+const moveStep = 64 << 10
+
 // restore copies src over dst where they differ. A call leaves most of its
 // memory as it was, and comparing costs two thirds of copying.
 func restore(dst, src []byte) {
+	for len(src) > 0 {
+		n := min(len(src), moveStep)
+		restoreStep(dst[:n], src[:n])
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+// restoreStep is a call of its own: Go stops a goroutine at the beginning of a
+// function, and hardly ever between two comparisons, which are assembly.
+//
+//go:noinline
+func restoreStep(dst, src []byte) {
 	const step = 4 << 10
 	for len(src) >= step {
 		if !bytes.Equal(dst[:step], src[:step]) {
@@ -402,6 +418,22 @@ func restore(dst, src []byte) {
 	}
 	copy(dst, src)
 }
+
+// clone is bytes.Clone for memory of any size, in steps between which the
+// goroutine can be stopped.
+func clone(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	out := make([]byte, len(b))
+	for at := 0; at < len(b); at += moveStep {
+		cloneStep(out[at:], b[at:min(len(b), at+moveStep)])
+	}
+	return out
+}
+
+//go:noinline
+func cloneStep(dst, src []byte) { copy(dst, src) }
 
 // close ends the instance; it is idempotent.
 func (in *instance) close() {

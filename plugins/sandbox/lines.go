@@ -28,6 +28,10 @@ const (
 // for one batch with LinesBatch.
 const maxOutputBytes = 16 << 20
 
+// maxEarlyOutputBytes is what of it may come before the program reads: it is
+// kept, and part of what every record is answered with.
+const maxEarlyOutputBytes = 1 << 20
+
 // errTooMuchOutput is what a program's write is refused with past it.
 var errTooMuchOutput = errors.New("too much output")
 
@@ -36,23 +40,68 @@ type output struct {
 	b    []byte
 	last int // how much was taken last
 	over bool
+	// early: the program has not read yet.
+	early bool
+}
+
+// limit is how much may be written.
+func (o *output) limit() int {
+	if o.early {
+		return maxEarlyOutputBytes
+	}
+	return maxOutputBytes
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	if len(o.b)+len(p) > maxOutputBytes {
+	if len(o.b)+len(p) > o.limit() {
 		o.over = true
 		return 0, errTooMuchOutput
 	}
-	if o.b == nil {
-		o.b = make([]byte, 0, max(len(p), o.last))
+	if need := len(o.b) + len(p); need > cap(o.b) {
+		o.grow(need)
 	}
 	o.b = append(o.b, p...)
 	return len(p), nil
 }
 
+// grow makes room for need bytes, at least twice what there was: a long output
+// is moved a few times only.
+func (o *output) grow(need int) {
+	room := max(need, o.last)
+	if o.b != nil {
+		room = max(need, min(2*cap(o.b), o.limit()))
+	}
+	var b []byte
+	if room >= minKeptOutput {
+		if kept, _ := outputs.Get().(*[]byte); kept != nil && cap(*kept) >= need {
+			b = (*kept)[:len(o.b)]
+		}
+	}
+	if b == nil {
+		b = make([]byte, len(o.b), room)
+	}
+	copy(b, o.b)
+	o.b = b
+}
+
+// outputs are long buffers of programs that were closed: one that fails on
+// purpose would have new ones made with every record.
+var outputs sync.Pool
+
+// minKeptOutput is the least that is kept there.
+const minKeptOutput = 1 << 20
+
+// release gives up what was written and not taken.
+func (o *output) release() {
+	if b := o.b[:0]; cap(b) >= minKeptOutput {
+		outputs.Put(&b)
+	}
+	o.b = nil
+}
+
 // begin starts anew with what was written before.
 func (o *output) begin(written []byte) {
-	o.b, o.over = append(o.b[:0], written...), false
+	o.b, o.over, o.early = append(o.b[:0], written...), false, false
 }
 
 // take gives what was written to the caller, who keeps it for long: where the
@@ -76,7 +125,7 @@ func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.R
 		}
 		r := &b.Records[i]
 		id := abi.BatchID(s.cfg.FlowUID, s.cfg.Stage, b.Partition, r.Offset, 1)
-		replay := &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash, FuelLimit: s.fuel, MemoryLimit: s.limit}
+		replay := &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash, FuelLimit: s.fuel, MemoryLimit: s.limit, FuelCosts: FuelCosts}
 		var failed *record.Error
 		if line, failed = s.appendLine(line[:0], r); failed != nil {
 			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed, Replay: replay})
@@ -228,6 +277,8 @@ func (s *Stage) appendLine(b []byte, r *record.Record) ([]byte, *record.Error) {
 func (p *program) failed(h halt, unit string) *record.Error {
 	exit, exited := errors.AsType[*sys.ExitError](h.err)
 	switch {
+	case p.out.over && p.out.early:
+		return record.Errorf(record.TooLarge, "it wrote more than %s before it read anything", BytesText(maxEarlyOutputBytes))
 	case p.out.over:
 		return record.Errorf(record.TooLarge, "it wrote more than %s for one %s", BytesText(maxOutputBytes), unit)
 	case h.err == nil || exited && exit.ExitCode() == 0:

@@ -46,6 +46,34 @@ func TestOutputLimit(t *testing.T) {
 	}
 }
 
+// TestOutputTooLarge: a record that may cost enough meets the limit of output.
+func TestOutputTooLarge(t *testing.T) {
+	rt := open(t, Config{Workers: 1, MaxMemoryBytes: 256 << 20})
+	s := newStage(t, compile(t, rt, read(t, copyWasm)), StageConfig{Stage: "s"})
+	out := process(t, s, batchOf(string(bytes.Repeat([]byte{'a'}, maxOutputBytes+1)), "short"))
+	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.TooLarge || len(out.Emits) != 1 {
+		t.Errorf("got %d emissions and failures %+v, want the long one too large", len(out.Emits), out.Failures)
+	}
+}
+
+// TestOutputMoves: a long output is moved a few times only as it grows.
+func TestOutputMoves(t *testing.T) {
+	var o output
+	o.begin(nil)
+	moves, room := 0, 0
+	for range maxOutputBytes >> 12 {
+		if _, err := o.Write(make([]byte, 4<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if cap(o.b) != room {
+			moves, room = moves+1, cap(o.b)
+		}
+	}
+	if len(o.b) != maxOutputBytes || cap(o.b) != maxOutputBytes || moves > 13 {
+		t.Errorf("%d bytes have %d of room after %d moves", len(o.b), cap(o.b), moves)
+	}
+}
+
 // TestLinesBatchPaths: the emissions of a run differ in their paths, beyond
 // those that are made once for all.
 func TestLinesBatchPaths(t *testing.T) {

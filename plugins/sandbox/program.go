@@ -19,7 +19,7 @@ const (
 	// maxForks is how often a program is brought back to its first read.
 	maxForks = 256
 	// maxForkBytes bounds the stacks that are kept for it.
-	maxForkBytes = 16 << 20
+	maxForkBytes = 4 << 20
 )
 
 // guestModule and forkModule are what the entry of a program imports from.
@@ -98,7 +98,7 @@ var errStopped = errors.New("the program is stopped")
 // trapped, before it read anything. An error is about the sandbox.
 func (s *Stage) spawn() (*program, halt, error) {
 	p := &program{stage: s, env: &guestEnv{fuelExport: s.mod.fuel}, alloc: &memories{limit: uint64(s.limit)}}
-	p.env.program = p
+	p.env.program, p.out.early = p, true
 	p.ctx = experimental.WithMemoryAllocator(context.WithValue(context.Background(), envKey{}, p.env), p.alloc)
 	p.env.begin(imageMillis, 0)
 	s.count.instances.Add(1)
@@ -168,7 +168,7 @@ func (p *program) firstRead(ctx context.Context, arguments [3]uint32) {
 
 // capture keeps the state that later runs start from.
 func (p *program) capture(ctx context.Context) {
-	p.written = bytes.Clone(p.out.b)
+	p.written = clone(p.out.b)
 	p.logged.keep(p.env)
 	s := p.stage
 	n := int(s.forks.Load())
@@ -189,7 +189,7 @@ func (p *program) capture(ctx context.Context) {
 		p.snapshots = append(p.snapshots, from.Snapshot())
 	}
 	memory, _ := p.memory.Read(0, p.memory.Size())
-	p.image = bytes.Clone(memory)
+	p.image = clone(memory)
 	for _, g := range p.globals {
 		p.imageGlobals = append(p.imageGlobals, g.Get())
 	}
@@ -256,6 +256,7 @@ func (p *program) close() {
 			_ = m.Close(p.ctx)
 		}
 	}
+	p.out.release()
 }
 
 // takeProgram gets a program that is ready. Where the halt is not ready, a new

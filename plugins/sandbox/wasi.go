@@ -10,6 +10,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/millrace-io/millrace/plugins/rewrite"
 )
 
 // errnos of WASI preview 1.
@@ -83,7 +85,7 @@ func hostRead(ctx context.Context, mod api.Module, stack []uint64) {
 // readInto reads STDIN into the buffers that a guest gave: the address and the
 // number of its iovecs, and where the number of bytes read belongs.
 func (e *guestEnv) readInto(mod api.Module, arguments [3]uint32) uint32 {
-	return e.vectors(mod, arguments, func(b []byte) (int, error) {
+	return e.vectors(mod, arguments, rewrite.FuelForLength, func(b []byte) (int, error) {
 		if e.program == nil {
 			return 0, nil
 		}
@@ -104,22 +106,26 @@ func hostWrite(ctx context.Context, mod api.Module, stack []uint64) {
 		stack[0] = errnoBadf
 		return
 	}
-	var to io.Writer = logWriter{&e.World, int(fd - 1)}
 	if fd == 1 && e.program != nil {
-		to = &e.program.out
+		stack[0] = uint64(e.vectors(mod, arguments, fuelForOutput, e.program.out.Write))
+		return
 	}
-	stack[0] = uint64(e.vectors(mod, arguments, to.Write))
+	stack[0] = uint64(e.vectors(mod, arguments, rewrite.FuelForLength, logWriter{&e.World, int(fd - 1)}.Write))
 }
 
+// fuelForOutput is the charge for bytes that a program writes to STDOUT.
+func fuelForOutput(length uint64) int64 { return int64(length / outputPerFuel) }
+
 // vectors lets move read or fill the buffers of a list of iovecs one after the
-// other, until one is not used up, and writes down how much that was.
-func (e *guestEnv) vectors(mod api.Module, arguments [3]uint32, move func([]byte) (int, error)) uint32 {
+// other, until one is not used up, and writes down how much that was. Each is
+// paid for before.
+func (e *guestEnv) vectors(mod api.Module, arguments [3]uint32, price func(length uint64) int64, move func([]byte) (int, error)) uint32 {
 	memory := mod.Memory()
 	iovecs, count, result := arguments[0], arguments[1], arguments[2]
 	if uint64(count)*8 > uint64(memory.Size()) {
 		return errnoFault
 	}
-	e.charge(mod, uint64(count)*64)
+	e.pay(mod, int64(count/iovecsPerFuel))
 	list, ok := memory.Read(iovecs, count*8)
 	if !ok {
 		return errnoFault
@@ -134,7 +140,7 @@ func (e *guestEnv) vectors(mod api.Module, arguments [3]uint32, move func([]byte
 		if !ok {
 			return errnoFault
 		}
-		e.charge(mod, uint64(size))
+		e.pay(mod, price(uint64(size)))
 		n, err := move(b)
 		total += uint32(n)
 		if err != nil {
@@ -158,7 +164,7 @@ func hostRandom(ctx context.Context, mod api.Module, stack []uint64) {
 		stack[0] = errnoFault
 		return
 	}
-	e.charge(mod, uint64(len(b))*64) // a byte takes as long as a loop
+	e.pay(mod, int64(len(b)/randomPerFuel))
 	_, _ = e.Read(b)
 	stack[0] = 0
 }
@@ -192,7 +198,7 @@ func (e *guestEnv) poll(mod api.Module, in, out, count, result uint32) uint32 {
 	if uint64(count)*subscriptionSize > uint64(memory.Size()) {
 		return errnoFault
 	}
-	e.charge(mod, uint64(count)*1024)
+	e.pay(mod, int64(count)*fuelPerSubscription)
 	from, ok := memory.Read(in, count*subscriptionSize)
 	if !ok {
 		return errnoFault

@@ -86,14 +86,14 @@ type envelope struct {
 }
 
 type envelopeHeader struct {
-	Key   string `json:"key"`
-	Value Text   `json:"value"`
+	Key   Text `json:"key"`
+	Value Text `json:"value"`
 }
 
 func toEnvelope(r *Record) *envelope {
 	e := &envelope{Key: r.Key, Value: r.Value, Topic: r.Topic, Broker: r.Broker, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp}
 	for _, h := range r.Headers {
-		e.Headers = append(e.Headers, envelopeHeader{h.Key, h.Value})
+		e.Headers = append(e.Headers, envelopeHeader{Text(h.Key), h.Value})
 	}
 	return e
 }
@@ -101,7 +101,7 @@ func toEnvelope(r *Record) *envelope {
 func (e *envelope) record() Record {
 	r := Record{Key: e.Key, Value: e.Value, Topic: e.Topic, Broker: e.Broker, Partition: e.Partition, Offset: e.Offset, Timestamp: e.Timestamp, Attempt: 1, To: -1}
 	for _, h := range e.Headers {
-		r.Headers = append(r.Headers, Header{h.Key, h.Value})
+		r.Headers = append(r.Headers, Header{string(h.Key), h.Value})
 	}
 	return r
 }

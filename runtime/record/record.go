@@ -142,6 +142,9 @@ type Replay struct {
 	// add; MemoryLimit is the guest's in bytes. 0: not known.
 	FuelLimit   int64 `json:"fuel_limit,omitempty"`
 	MemoryLimit int64 `json:"memory_limit,omitempty"`
+	// FuelCosts is the version of the costs that Fuel was counted by; 0: not
+	// known.
+	FuelCosts uint32 `json:"fuel_costs,omitempty"`
 	// Logs are the lines that the guest logged in the call.
 	Logs []string `json:"logs,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func TestFormats(t *testing.T) {
 	line("entry", j)
 	whole := *e
 	whole.Input.Redelivered = true
-	whole.Replay = &Replay{BatchID: 1 << 60, Now: 1_700_000_000_400, Fuel: 4711, FuelLimit: 1_200_000, MemoryLimit: 64 << 20}
+	whole.Replay = &Replay{BatchID: 1 << 60, Now: 1_700_000_000_400, Fuel: 4711, FuelLimit: 1_200_000, MemoryLimit: 64 << 20, FuelCosts: 2}
 	whole.Setting = &Setting{File: "/plugins/orders.wasm", With: Text(`{"a": "<1>"}`), Lines: "each", Envelope: true, Isolation: "record", Function: "run", Hosts: []string{"*.example.com"}}
 	j3, err := json.Marshal(&whole)
 	if err != nil {
@@ -216,5 +217,18 @@ func TestAsError(t *testing.T) {
 	}
 	if s := (&Error{Class: Retryable, Code: 503, Message: "busy", RetryAfter: time.Second}).Error(); s != "retryable (503): busy" {
 		t.Errorf("got %q", s)
+	}
+}
+
+// A header's key is bytes too: an entry that is run again must have the same.
+func TestEnvelopeKeepsHeaderKeys(t *testing.T) {
+	r := Record{Headers: []Header{{"ok", nil}, {"\xff\x00", []byte("v")}, {"", []byte{}}}}
+	line, err := AppendEnvelope(nil, &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := ParseEnvelope(line)
+	if err != nil || !reflect.DeepEqual(back.Headers, r.Headers) {
+		t.Errorf("%s: got %q, %v", line, back.Headers, err)
 	}
 }

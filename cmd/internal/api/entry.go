@@ -45,8 +45,8 @@ type FailureInput struct {
 
 // FailureHeader is a header of a FailureInput.
 type FailureHeader struct {
-	Key   string `json:"key"`
-	Value any    `json:"value"`
+	Key   any `json:"key"`
+	Value any `json:"value"`
 }
 
 // FailureReplay describes what a replay of a FailureEntry needs.
@@ -58,6 +58,7 @@ type FailureReplay struct {
 	Fuel        int64    `json:"fuel,omitempty" doc:"Units that the call used."`
 	FuelLimit   int64    `json:"fuel_limit,omitempty" doc:"Budget of a record in units, without what its bytes add."`
 	MemoryLimit int64    `json:"memory_limit,omitempty" doc:"Bytes"`
+	FuelCosts   uint32   `json:"fuel_costs,omitempty" doc:"Version of the costs that fuel was counted by."`
 	Logs        []string `json:"logs,omitempty" doc:"What the guest logged in the call."`
 }
 

@@ -241,7 +241,7 @@ func (d *Daemon) tryPlugins(ctx context.Context, f *flow.Flow, pins []state.Pin,
 		b, err := d.bindPlugin(ctx, f, s, uid, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(s.Plugin.Ref, pins[at].Version), Digest: pins[at].Digest.String()})
 		if err != nil {
 			e := record.AsError(err)
-			return &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %s; nothing was changed", f.FullName(), e.Message), Next: "mend the plugin or the stage's `with`, then apply again"}
+			return &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %s; nothing was changed", f.FullName(), e.Message), Next: "correct what it names in the stage, or mend the plugin, then apply again"}
 		}
 		if err := errors.Join(b.st.Close(ctx), b.lease.Release(ctx)); err != nil {
 			return d.apiError(err)

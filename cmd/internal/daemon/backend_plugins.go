@@ -362,7 +362,7 @@ func (d *Daemon) planDeploy(ctx context.Context, f *state.Flow, p *state.Plugin,
 		}
 		b, err := d.bindPlugin(ctx, doc, s, f.UID, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(ref, p.Version), Digest: p.Digest.String()})
 		if err != nil {
-			return nil, nil, &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %v; nothing was changed", f.FullName(), err), Next: "mend the plugin or the stage's `with`, then deploy again"}
+			return nil, nil, &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %v; nothing was changed", f.FullName(), err), Next: "correct what it names in the stage, or mend the plugin, then deploy again"}
 		}
 		if err := errors.Join(b.st.Close(ctx), b.lease.Release(ctx)); err != nil {
 			return nil, nil, d.apiError(err)

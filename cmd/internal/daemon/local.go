@@ -196,6 +196,14 @@ func (l *Local) onePlugin() *flow.Flow {
 	}
 }
 
+// StageError reports a plugin that does not start as its stage has it: it does
+// not take its configuration or its limits, or they are beyond the node's.
+type StageError struct{ Err error }
+
+func (e *StageError) Error() string { return e.Err.Error() }
+
+func (e *StageError) Unwrap() error { return e.Err }
+
 // stages compiles the flow's plugins and binds its stages.
 func (l *Local) stages(ctx context.Context, host *registry.Host) (set pipeline.Set, _ func() error, err error) {
 	var closers []func() error
@@ -238,7 +246,7 @@ func (l *Local) stages(ctx context.Context, host *registry.Host) (set pipeline.S
 		info.Plugin, info.Digest = named.Name+"@"+named.Version, m.Info().Digest
 		st, err := m.NewStage(ctx, stageConfig(l.Flow, s, 0, info, l.Logger))
 		if err != nil {
-			return set, nil, err
+			return set, nil, &StageError{Err: err}
 		}
 		closers = append(closers, func() error { return st.Close(background) })
 		set.Stages = append(set.Stages, pipeline.BoundStage{Stage: st, StageInfo: info})

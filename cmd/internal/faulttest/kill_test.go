@@ -96,13 +96,19 @@ func (r *rig) judge(events []sent, f *follower, cuts []cut, rules rules) *verdic
 }
 
 // randomCut lets the life that was just launched go on for a random time and
-// kills it; now and then while the broker is stalled.
+// kills it; now and then while the broker is stalled. Every other life gets to
+// write something first, however slow the machine is.
 func (r *rig) randomCut(rng *rand.Rand, f *follower, cuts []cut) cut {
 	r.t.Helper()
 	age := between(rng, 50*time.Millisecond, 1500*time.Millisecond)
 	var stall time.Duration
 	if rng.IntN(3) == 0 {
 		stall = between(rng, 120*time.Millisecond, 300*time.Millisecond)
+	}
+	if len(cuts)%2 == 1 {
+		arrived := f.count()
+		await(r.t, 30*time.Second, "output of this life", func() (bool, string) { return f.count() > arrived, "" })
+		age = time.Since(r.node.started) + age/2
 	}
 	pass(r.t.Context(), age-time.Since(r.node.started))
 	if !r.node.alive() {

@@ -38,7 +38,7 @@ func refused() []Guest {
 		{Name: "import of another type", Wasm: batchGuest(16, nil, imports(wasi, "fd_write", "i>i")), Refused: "import"},
 		{Name: "import of a host function that guests do not get", Wasm: batchGuest(16, nil, imports("millrace", "returned", ">")), Refused: "import"},
 		{Name: "imports a socket of the old WASI", Wasm: batchGuest(16, nil, imports("wasi_unstable", "sock_open", "ii>i")), Refused: "import"},
-		{Name: "300,000 functions", Wasm: many(300_000), Refused: "limits", Large: true},
+		{Name: "300,000 functions", Wasm: many(300_000), Refused: "limits", Huge: true},
 		{Name: "br_table of a million", Wasm: batchGuest(16, block(i32(0), 0x0e, uleb(1_000_000), bytes.Repeat([]byte{0}, 1_000_001))), Refused: "limits"},
 		{Name: "body of 2 MiB", Wasm: batchGuest(16, times(1<<20, code(0x01, 0x01))), Refused: "limits"},
 		{Name: "a million locals", Wasm: func() []byte {
@@ -70,7 +70,7 @@ func refused() []Guest {
 			return m.build()
 		}, Refused: "mode"},
 		{Name: "manifest that is garbage", Wasm: custom("stage.manifest", "{{{{"), Refused: "manifest"},
-		{Name: "100,000 functions", Wasm: many(100_000), Passes: true, Large: true},
+		{Name: "100,000 functions", Wasm: many(100_000), Passes: true, Huge: true},
 	}
 }
 
@@ -330,8 +330,8 @@ func programs() []Guest {
 		{Name: "program that traps before it reads", Lines: true, Wasm: command(1, code(unreachable)), Class: record.Trap, Message: "it trapped"},
 		{Name: "program that exits before it reads", Lines: true, Wasm: command(1, code(i32(3), call(0)), exit), Class: record.Rejected, Message: "exit code 3"},
 		{Name: "program that exits with -1", Lines: true, Wasm: command(1, code(readSome, i32(-1), call(1)), read, exit), Class: record.Rejected, Message: "exit code 4294967295"},
-		{Name: "program that writes without end", Lines: true, Wasm: command(20, code(readSome, forever(writeAll)), read, write), Class: record.TooLarge, Message: "it wrote more than 16 MiB"},
-		{Name: "program that writes without end before it reads", Lines: true, Wasm: command(20, forever(readSome[:0], writeAll), read, write), Start: "before it read anything"},
+		{Name: "program that writes without end", Lines: true, Wasm: command(20, code(readSome, forever(writeAll)), read, write), Class: record.Fuel, Message: fuel},
+		{Name: "program that writes without end before it reads", Lines: true, Wasm: command(20, forever(readSome[:0], writeAll), read, write), Start: "before it read anything", Large: true},
 		{Name: "program that writes 200,000 lines", Lines: true, Wasm: command(4, code(
 			readSome, i32(1<<16), i32('\n'), i32(100_000), memoryFill,
 			times(2, code(i32(scratch+16), i32(1<<16), store32(0), i32(scratch+16), i32(100_000), store32(4), i32(1), i32(scratch+16), i32(1), i32(scratch+8), call(1), drop))),
@@ -349,7 +349,7 @@ func programs() []Guest {
 			m.export("_start", 0, m.fn(">", 0, i32(100_000), call(f)))
 			m.fn("i>", 0, get(0), 0x04, 0x40, get(0), i32(1), sub, call(f), 0x05, readSome, 0x0b)
 			return m.build()
-		}, Passes: true},
+		}, Passes: true, Large: true, Measured: true}, // every run costs a stack that fuel paid for once
 		{Name: "program with iovecs that overlap", Lines: true, Wasm: command(1, code(
 			i32(scratch), i32(scratch), store32(0), i32(scratch), i32(16), store32(4),
 			i32(0), i32(scratch), i32(100), i32(scratch), call(0), drop), read), Passes: true},

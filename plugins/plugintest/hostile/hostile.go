@@ -33,9 +33,11 @@ type Guest struct {
 	// the most time for a unit.
 	Measured bool
 
-	// Large guests take long to compile or to run: few rounds and records
-	// will do.
+	// Large guests take long to compile or to run: few records will do.
 	Large bool
+
+	// Huge guests take seconds to compile: few rounds will do.
+	Huge bool
 }
 
 const (
