@@ -17,10 +17,11 @@ quickstart: build
 
 # Everything: what `check` checks, and all tests with the race detector. The
 # second line is what is too slow with it: part of the spec tests, thirty
-# kills instead of twelve, and a guest in Go.
+# kills instead of twelve, a guest in Go, and rounds of hostile guests that put
+# back 64 MiB each time.
 test: check
 	$(GO) test -race -timeout 20m ./...
-	$(GO) test -timeout 20m ./plugins/rewrite ./plugins/plugintest/guests ./cmd/internal/faulttest
+	$(GO) test -timeout 20m ./plugins/rewrite ./plugins/plugintest/guests ./plugins/plugintest/hostile ./cmd/internal/faulttest
 
 # Under a minute, for daily work.
 test-fast:

@@ -91,7 +91,7 @@ type hunt struct {
 // run lets g, compiled as m, do its rounds in two goroutines.
 func (h *hunt) run(ctx context.Context, g *hostile.Guest, m *sandbox.Module) error {
 	began := time.Now()
-	all := g.RoundsOf(m, hostileRounds)
+	all := g.RoundsOf(m, hostileRounds, false)
 	var wg sync.WaitGroup
 	halves := [2]int{all / 2, all - all/2}
 	var done [2]int
@@ -116,7 +116,7 @@ func (h *hunt) rows() []row {
 		r.value += ": " + strings.Join(leaks, ", ")
 	}
 	return []row{r,
-		{figure: fmt.Sprintf("  guests with %d rounds; with fewer: 32 MiB and more, long before it reads, or 100,000 functions", hostileRounds), value: fmt.Sprintf("%d; %d", h.guests-h.fewer, h.fewer)},
+		{figure: fmt.Sprintf("  guests with %d rounds; with 3: 100,000 functions", hostileRounds), value: fmt.Sprintf("%d; %d", h.guests-h.fewer, h.fewer)},
 		{figure: "  time of all rounds", value: fmt.Sprintf("%.3g s", h.took.Seconds())},
 	}
 }

@@ -43,18 +43,22 @@ func race(rounds int, all ...*contestant) error {
 	return nil
 }
 
-// calibrate finds out how many runs fill a slice, and warms the contestant up.
+// calibrate warms the contestant up, whose first runs may take a hundred times
+// as long as later ones, and finds out how many runs fill a slice.
 func (c *contestant) calibrate() error {
-	for c.n = 1; ; c.n *= 2 {
-		used, err := c.measure(c.n)
-		if err != nil {
-			return err
-		}
-		if used >= slice/4 {
-			c.n = max(1, int(float64(c.n)*float64(slice)/float64(used)))
-			return nil
+	for _, enough := range []time.Duration{slice, slice / 4} {
+		for c.n = 1; ; c.n *= 2 {
+			used, err := c.measure(c.n)
+			if err != nil {
+				return err
+			}
+			if used >= enough {
+				c.n = max(1, int(float64(c.n)*float64(slice)/float64(used)))
+				break
+			}
 		}
 	}
+	return nil
 }
 
 // measure is the CPU time of n runs, the garbage collector's included.

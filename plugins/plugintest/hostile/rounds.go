@@ -28,13 +28,15 @@ const (
 )
 
 // RoundsOf is how many rounds of the guest, compiled as m, belong to a hunt of
-// that many rounds: all of them; a tenth for heavy guests, of which each round
-// puts back 32 or 64 MiB of memory, and for the program that writes megabytes
-// before it reads; 3 for huge ones.
-func (g *Guest) RoundsOf(m *sandbox.Module, rounds int) int {
+// that many rounds: all of them, and 3 for huge ones. In a hurry it is a tenth
+// for heavy guests, of which each round puts back 32 or 64 MiB of memory, and for
+// the program that writes megabytes before it reads.
+func (g *Guest) RoundsOf(m *sandbox.Module, rounds int, hurry bool) int {
 	switch {
 	case g.Huge:
 		return min(rounds, 3)
+	case !hurry:
+		return rounds
 	case m.Info().MemoryMinBytes >= heavyBytes, g.Large && g.Start != "":
 		return max(1, rounds/10)
 	}
