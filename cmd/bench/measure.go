@@ -108,11 +108,12 @@ func (c *contestant) against(base *contestant, f func(a, b float64) float64) flo
 
 // throughput is how many runs a second that many goroutines make together, by
 // the clock.
-func throughput(workers, runs int, run func() error) (float64, error) {
+func throughput(workers, runs int, worker func() func() error) (float64, error) {
 	errs := make(chan error, workers) // one for each
 	began := time.Now()
 	for range workers {
 		go func() {
+			run := worker()
 			for range runs {
 				if err := run(); err != nil {
 					errs <- err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
@@ -34,6 +35,7 @@ const imageMillis = 946_684_800_000
 type image struct {
 	level   int
 	memory  []byte
+	zero    []bool // see zerosOf
 	globals []uint64
 	// buffer is the guest's address of the request buffer of bufferBytes.
 	buffer      uint32
@@ -210,6 +212,7 @@ func (s *Stage) start(level int) (*instance, error) {
 	}
 	in.env.silent, in.starting = false, false
 	im.memory = clone(in.view())
+	im.zero = zerosOf(im.memory)
 	for _, g := range in.globals {
 		im.globals = append(im.globals, g.Get())
 	}
@@ -382,7 +385,7 @@ func (in *instance) putBack() bool {
 	if len(dst) != len(in.image.memory) {
 		return false
 	}
-	restore(dst, in.image.memory)
+	restore(dst, in.image.memory, in.image.zero)
 	for i, g := range in.globals {
 		g.Set(in.image.globals[i])
 	}
@@ -396,11 +399,11 @@ const moveStep = 64 << 10
 
 // restore copies src over dst where they differ. A call leaves most of its
 // memory as it was, and comparing costs two thirds of copying.
-func restore(dst, src []byte) {
+func restore(dst, src []byte, zero []bool) {
 	for len(src) > 0 {
 		n := min(len(src), moveStep)
-		restoreStep(dst[:n], src[:n])
-		dst, src = dst[n:], src[n:]
+		restoreStep(dst[:n], src[:n], zero[:n/restoreBytes])
+		dst, src, zero = dst[n:], src[n:], zero[n/restoreBytes:]
 	}
 }
 
@@ -408,15 +411,31 @@ func restore(dst, src []byte) {
 // function, and hardly ever between two comparisons, which are assembly.
 //
 //go:noinline
-func restoreStep(dst, src []byte) {
-	const step = 4 << 10
-	for len(src) >= step {
-		if !bytes.Equal(dst[:step], src[:step]) {
-			copy(dst[:step], src)
+func restoreStep(dst, src []byte, zero []bool) {
+	for i := range zero {
+		from := src[i*restoreBytes:][:restoreBytes]
+		if zero[i] {
+			from = zeros[:]
 		}
-		dst, src = dst[step:], src[step:]
+		if to := dst[i*restoreBytes:][:restoreBytes]; !bytes.Equal(to, from) {
+			copy(to, from)
+		}
 	}
-	copy(dst, src)
+}
+
+// restoreBytes are compared at once; memory is a multiple of them.
+const restoreBytes = 4 << 10
+
+var zeros [restoreBytes]byte
+
+// zerosOf tells which parts of an image are zero: they are compared with what
+// is in the cache instead.
+func zerosOf(memory []byte) []bool {
+	zero := make([]bool, len(memory)/restoreBytes)
+	for i := range zero {
+		zero[i] = bytes.Equal(memory[i*restoreBytes:][:restoreBytes], zeros[:])
+	}
+	return zero
 }
 
 // clone is bytes.Clone for memory of any size, in steps between which the
@@ -471,10 +490,15 @@ func (in *instance) ready() bool {
 		return false
 	case !in.used, in.stage.stateful && !in.spoiled:
 		return true
-	case !in.stage.mod.info.ExactRestore || !in.putBack():
+	case !in.stage.mod.info.ExactRestore:
+		return false
+	}
+	t0 := time.Now()
+	if !in.putBack() {
 		return false
 	}
 	in.stage.count.restores.Add(1)
+	in.stage.count.restoring.Add(int64(time.Since(t0)))
 	return true
 }
 

@@ -65,6 +65,7 @@ type program struct {
 	// The state at the first read. reading: it came so far.
 	reading      bool
 	image        []byte
+	imageZero    []bool
 	imageGlobals []uint64
 	written      []byte
 	logged       guestEnv
@@ -190,6 +191,7 @@ func (p *program) capture(ctx context.Context) {
 	}
 	memory, _ := p.memory.Read(0, p.memory.Size())
 	p.image = clone(memory)
+	p.imageZero = zerosOf(p.image)
 	for _, g := range p.globals {
 		p.imageGlobals = append(p.imageGlobals, g.Get())
 	}
@@ -231,12 +233,14 @@ func (p *program) ended(code uint32) {
 	if !p.yield(h) {
 		return
 	}
+	t0 := time.Now()
 	memory, _ := p.memory.Read(0, p.memory.Size())
-	restore(memory, p.image)
+	restore(memory, p.image, p.imageZero)
 	for i, g := range p.globals {
 		g.Set(p.imageGlobals[i])
 	}
 	p.stage.count.restores.Add(1)
+	p.stage.count.restoring.Add(int64(time.Since(t0)))
 	p.begin()
 	errno := p.env.readInto(p.mod, p.arguments)
 	last := len(p.snapshots) - 1

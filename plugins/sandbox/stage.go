@@ -141,6 +141,8 @@ type Stats struct {
 	// Restores of an instance to its image; Instances made (by whatever
 	// way), and of these Clones: made from the image without a start.
 	Restores, Instances, Clones int64
+	// RestoreTime is how long the restores took.
+	RestoreTime time.Duration
 	// Repeats are calls that were made to find the records that fail, and to
 	// judge alone those that a guest failed among others.
 	Repeats int64
@@ -158,7 +160,7 @@ type Stats struct {
 }
 
 type counters struct {
-	calls, records, guest, fuel, restores, instances, clones, repeats, unrepeatable, failed, logsDropped atomic.Int64
+	calls, records, guest, fuel, restores, restoring, instances, clones, repeats, unrepeatable, failed, logsDropped atomic.Int64
 }
 
 // Stage runs a plugin at its place in a flow. Process may be called by many
@@ -423,7 +425,8 @@ func (s *Stage) Stats() Stats {
 	c := &s.count
 	st := Stats{
 		Calls: c.calls.Load(), Records: c.records.Load(), GuestTime: time.Duration(c.guest.Load()), Fuel: c.fuel.Load(), Restores: c.restores.Load(),
-		Instances: c.instances.Load(), Clones: c.clones.Load(), Repeats: c.repeats.Load(), Unrepeatable: c.unrepeatable.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
+		RestoreTime: time.Duration(c.restoring.Load()),
+		Instances:   c.instances.Load(), Clones: c.clones.Load(), Repeats: c.repeats.Load(), Unrepeatable: c.unrepeatable.Load(), Failed: c.failed.Load(), LogsDropped: c.logsDropped.Load(),
 		Stateful: s.stateful,
 	}
 	s.mu.Lock()
