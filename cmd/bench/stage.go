@@ -366,7 +366,7 @@ func (b *bench) start() error {
 			if err := race(b.rounds, stage); err != nil {
 				return err
 			}
-			b.add(shown("instantiate, init, warm-up of 256 records, image, "+g.name, "%.0f us", stage.ns()/1e3).designed(g.was[2] + " without warm-up"))
+			b.add(shown("instantiate, init, warm-up of 128 records, image, "+g.name, "%.0f us", stage.ns()/1e3).designed(g.was[2] + " without warm-up"))
 			return nil
 		})
 		if err != nil {

@@ -17,9 +17,9 @@ import (
 const (
 	// baseBufferBytes is what the guest is asked to allocate for frames
 	// before the image of level 0; each level doubles it.
-	baseBufferBytes = 256 << 10
+	baseBufferBytes = 128 << 10
 	// baseWarmUp is the number of records in the warm-up of level 0.
-	baseWarmUp = 256
+	baseWarmUp = 128
 	// maxImageLevel is the greatest level.
 	maxImageLevel = 8
 	// raiseAfter is how many calls in a row must grow memory to raise it.

@@ -347,7 +347,7 @@ func TestConfiguration(t *testing.T) {
 	}
 	for _, c := range []struct{ name, config, want string }{
 		{"alloc0", `{"behaviour":"alloc0"}`, "stage_alloc answered that it has none"},
-		{"alloc-outside", `{"behaviour":"alloc-outside"}`, "stage_alloc answered 0xffffff00 for 262144 bytes, outside of its memory"},
+		{"alloc-outside", `{"behaviour":"alloc-outside"}`, "stage_alloc answered 0xffffff00 for 131072 bytes, outside of its memory"},
 		{"not json", `{`, "it is no JSON"},
 	} {
 		_, err := m.NewStage(t.Context(), StageConfig{Stage: "s", Config: []byte(c.config)})

@@ -193,7 +193,7 @@ func wasting() []Guest {
 			s.elements = [][]byte{code(3, 0, uleb(1), uleb(uint64(bomb)))} // declared
 			// Armed by one call, set off by the next, if it lives on.
 			return s.batch(i32(0), code(0x25, 0), code(0xd1), eqz, ifThen(unreachable),
-				get(0), load32(8), i32(200), geU, eqz, ifThen(i32(0), code(0xd2, uleb(uint64(bomb))), code(0x26, 0)), s.passing())
+				get(0), load32(8), i32(100), geU, eqz, ifThen(i32(0), code(0xd2, uleb(uint64(bomb))), code(0x26, 0)), s.passing())
 		}, Passes: true},
 	}
 }
