@@ -9,7 +9,7 @@ WASM_TOOLCHAIN  ?= $(CURDIR)/.toolchains/rust-wasm
 WASM_TINYGO     ?= $(CURDIR)/.toolchains/tinygo
 WASM_ASC        ?= $(CURDIR)/.toolchains/assemblyscript
 
-WASM_GUESTS     := examples/orders examples/upper examples/lines plugins/plugintest/guests/faulty plugins/plugintest/guests/wasi plugins/plugintest/guests/conformance plugins/plugintest/guests/mutant plugins/plugintest/guests/copy \
+WASM_GUESTS     := examples/orders examples/upper examples/lines plugins/plugintest/guests/faulty plugins/plugintest/guests/wasi plugins/plugintest/guests/conformance plugins/plugintest/guests/mutant plugins/plugintest/guests/copy plugins/plugintest/guests/sign plugins/plugintest/guests/check \
   pdk/rust/examples/order_stage pdk/rust/examples/outcomes pdk/rust/examples/conformance_rust
 WASM_C_GUESTS   := plugins/plugintest/guests/pass plugins/plugintest/guests/orders-c plugins/plugintest/guests/orders-extism
 WASM_AS_GUESTS  := plugins/plugintest/guests/orders-as
@@ -24,6 +24,8 @@ wasm_remap_pdk    := --remap-path-prefix=$(CURDIR)/pdk/rust=millrace-pdk
 wasm_flags_order_stage      := -Ctarget-feature=+simd128 $(wasm_remap_pdk)
 wasm_flags_outcomes         := $(wasm_remap_pdk)
 wasm_flags_conformance_rust := $(wasm_remap_pdk)
+wasm_flags_sign             := $(wasm_remap_pdk)
+wasm_flags_check            := $(wasm_remap_pdk)
 
 # The manifest of guests whose compiler cannot embed it.
 wasm_manifest_orders-c      := examples/orders/manifest.json

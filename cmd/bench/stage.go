@@ -141,7 +141,7 @@ var (
 
 // boundary is what crossing costs, by a guest in C that emits all as it is.
 func (b *bench) boundary() error {
-	base := b.native("native", batchRecords, nativePass)
+	base := b.native("native", batchRecords, orderstage.Pass)
 	all := []*contestant{base}
 	for _, n := range []int{1, 16, batchRecords} {
 		for _, cfg := range []sandbox.StageConfig{unrestored, restored} {
@@ -177,7 +177,7 @@ func (b *bench) boundary() error {
 // orders is the order stage in all languages, with fuel, each call from the
 // image.
 func (b *bench) orders() error {
-	native := b.native("order stage, native Go", batchRecords, nativeOrders)
+	native := b.native("order stage, native Go", batchRecords, orderstage.Batch)
 	all := []*contestant{native}
 	bars := map[string]float64{"Rust": 3.6, "C": 3.4, "AssemblyScript": 3.8}
 	// ns of the guest, and over the native 358.
@@ -225,7 +225,7 @@ func (b *bench) extism(name string) (*contestant, error) {
 // small is the order stage in small batches.
 func (b *bench) small() error {
 	for _, n := range []int{1, 16} {
-		native := b.native("native", n, nativeOrders)
+		native := b.native("native", n, orderstage.Batch)
 		c, err := b.of("Rust", b.rust, n, restored)
 		if err != nil {
 			return err
@@ -400,7 +400,7 @@ func (b *bench) workers() error {
 		var out record.Results
 		return func() error {
 			out.Reset()
-			nativeOrders(batch, &out)
+			orderstage.Batch(batch, &out)
 			return nil
 		}
 	}
@@ -433,30 +433,4 @@ func eventBatch(n int) *record.Batch {
 		b.Records = append(b.Records, record.Record{Key: e.Key, Value: e.Value, Topic: "orders", Offset: int64(i), Attempt: 1, To: -1})
 	}
 	return b
-}
-
-// nativeOrders answers a batch with the order stage in Go, as a stage would:
-// what it emits may be kept.
-func nativeOrders(b *record.Batch, out *record.Results) {
-	buf := make([]byte, 0, 320*len(b.Records))
-	for i := range b.Records {
-		at := len(buf)
-		var o orderstage.Outcome
-		buf, o = orderstage.Order(buf, b.Records[i].Value)
-		switch o {
-		case orderstage.Emit:
-			out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: b.Records[i]})
-			out.Emits[len(out.Emits)-1].Record.Value = buf[at:len(buf):len(buf)]
-		case orderstage.Drop:
-			out.Drops = append(out.Drops, int32(i))
-		default:
-			out.Failures = append(out.Failures, record.Failure{In: int32(i)})
-		}
-	}
-}
-
-func nativePass(b *record.Batch, out *record.Results) {
-	for i := range b.Records {
-		out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: b.Records[i]})
-	}
 }

@@ -68,7 +68,7 @@ func (d *Decoder) Decode(frame []byte, batchID uint64, records []record.Record, 
 	if t.headers > 0 {
 		headers = make([]record.Header, t.headers)
 	}
-	emits, drops, failures := len(out.Emits), len(out.Drops), len(out.Failures)
+	before := out.Mark()
 	out.Emits = grow(out.Emits, t.emits)
 	for p := t.start; p < len(frame); {
 		b := (*[RecordSize]byte)(frame[p:])
@@ -87,8 +87,7 @@ func (d *Decoder) Decode(frame []byte, batchID uint64, records []record.Record, 
 			if a := &d.answers[id]; a.emits > 1 {
 				path, err := in.Path.Child(int(a.next))
 				if err != nil {
-					clear(out.Emits[emits:])
-					out.Emits, out.Drops, out.Failures = out.Emits[:emits], out.Drops[:drops], out.Failures[:failures]
+					out.Rewind(before)
 					return record.AsError(err)
 				}
 				a.next++

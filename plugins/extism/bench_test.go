@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -24,7 +25,7 @@ func BenchmarkStage(b *testing.B) {
 					for i := range values {
 						values[i] = event
 					}
-					batch := batchOf(values...)
+					batch := testkit.Batch(values...)
 					var out record.Results
 					b.ReportAllocs()
 					for b.Loop() {

@@ -1,8 +1,7 @@
 package extism
 
 import (
-	"encoding/binary"
-
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 )
 
@@ -13,27 +12,11 @@ const (
 	i32, i64 = 0x7f, 0x7e
 )
 
-func leb(b []byte, n int) []byte { return binary.AppendUvarint(b, uint64(n)) }
-
-func vector(items ...[]byte) []byte {
-	b := leb(nil, len(items))
-	for _, i := range items {
-		b = append(b, i...)
-	}
-	return b
-}
-
-func text(s string) []byte { return append(leb(nil, len(s)), s...) }
-
-func sectionOf(id byte, payload []byte) []byte {
-	return append(leb([]byte{id}, len(payload)), payload...)
-}
-
 // hostileGuest exports functions that are named after what they do. Its
 // imports are alloc (0), store_u64 (1) and output_set (2) of Extism; its
 // global 0 counts calls of count and third.
 func hostileGuest() []byte {
-	types := vector(
+	types := testkit.Vector(
 		[]byte{0x60, 0, 1, i32},           // 0: () -> i32
 		[]byte{0x60, 1, i64, 1, i64},      // 1: (i64) -> i64
 		[]byte{0x60, 2, i64, i64, 0},      // 2: (i64, i64)
@@ -41,9 +24,9 @@ func hostileGuest() []byte {
 		[]byte{0x60, 2, i32, i32, 1, i32}, // 4: (i32, i32) -> i32
 	)
 	env := func(name string, typ byte) []byte {
-		return append(append(text(sandbox.ExtismModule), text(name)...), 0, typ)
+		return append(append(testkit.Name(sandbox.ExtismModule), testkit.Name(name)...), 0, typ)
 	}
-	imports := vector(env("alloc", 1), env("store_u64", 2), env("output_set", 2))
+	imports := testkit.Vector(env("alloc", 1), env("store_u64", 2), env("output_set", 2))
 
 	const (
 		unreachable, loop, iff, end, br, call, drop = 0x00, 0x03, 0x04, 0x0b, 0x0c, 0x10, 0x1a
@@ -80,14 +63,14 @@ func hostileGuest() []byte {
 	var types3, exports, bodies [][]byte
 	for i, f := range functions {
 		types3 = append(types3, []byte{f.typ})
-		exports = append(exports, append(text(f.name), 0, byte(3+i)))
+		exports = append(exports, append(testkit.Name(f.name), 0, byte(3+i)))
 		body := join([]byte{1, 1, i64}, f.body, []byte{end})
-		bodies = append(bodies, append(leb(nil, len(body)), body...))
+		bodies = append(bodies, append(testkit.Uleb(len(body)), body...))
 	}
-	exports = append(exports, append(text("memory"), 2, 0))
+	exports = append(exports, append(testkit.Name("memory"), 2, 0))
 	return join([]byte("\x00asm\x01\x00\x00\x00"),
-		sectionOf(1, types), sectionOf(2, imports), sectionOf(3, vector(types3...)),
-		sectionOf(5, vector([]byte{0, 1})),
-		sectionOf(6, vector([]byte{i64, 1, i64Const, 0, end})),
-		sectionOf(7, vector(exports...)), sectionOf(10, vector(bodies...)))
+		testkit.Section(1, types), testkit.Section(2, imports), testkit.Section(3, testkit.Vector(types3...)),
+		testkit.Section(5, testkit.Vector([]byte{0, 1})),
+		testkit.Section(6, testkit.Vector([]byte{i64, 1, i64Const, 0, end})),
+		testkit.Section(7, testkit.Vector(exports...)), testkit.Section(10, testkit.Vector(bodies...)))
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -51,16 +52,16 @@ func (b body) times(n int, part body) body {
 
 // scribbler exports run, which does what code says and returns 0.
 func scribbler(code body) []byte {
-	types := vector([]byte{0x60, 0, 1, i32}, []byte{0x60, 1, i64, 1, i64}, []byte{0x60, 2, i64, i64, 0}, []byte{0x60, 0, 0}, []byte{0x60, 1, i64, 0})
+	types := testkit.Vector([]byte{0x60, 0, 1, i32}, []byte{0x60, 1, i64, 1, i64}, []byte{0x60, 2, i64, i64, 0}, []byte{0x60, 0, 0}, []byte{0x60, 1, i64, 0})
 	env := func(name string, typ byte) []byte {
-		return append(append(text(sandbox.ExtismModule), text(name)...), 0, typ)
+		return append(append(testkit.Name(sandbox.ExtismModule), testkit.Name(name)...), 0, typ)
 	}
-	imports := vector(env("alloc", 1), env("store_u64", 2), env("config_get", 1), env("length", 1), env("reset", 3), env("free", 4))
+	imports := testkit.Vector(env("alloc", 1), env("store_u64", 2), env("config_get", 1), env("length", 1), env("reset", 3), env("free", 4))
 	code = append(append([]byte{1, 1, i64}, code...), 0x41, 0, 0x0b)
 	wasm := []byte("\x00asm\x01\x00\x00\x00")
 	for _, s := range [][]byte{
-		sectionOf(1, types), sectionOf(2, imports), sectionOf(3, vector([]byte{0})), sectionOf(5, vector([]byte{0, 1})),
-		sectionOf(7, vector(append(text("run"), 0, scribblerImports))), sectionOf(10, vector(append(leb(nil, len(code)), code...))),
+		testkit.Section(1, types), testkit.Section(2, imports), testkit.Section(3, testkit.Vector([]byte{0})), testkit.Section(5, testkit.Vector([]byte{0, 1})),
+		testkit.Section(7, testkit.Vector(append(testkit.Name("run"), 0, scribblerImports))), testkit.Section(10, testkit.Vector(append(testkit.Uleb(len(code)), code...))),
 	} {
 		wasm = append(wasm, s...)
 	}
@@ -93,7 +94,7 @@ func TestHostCallsAreBounded(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := compile(t, rt, scribbler(tt.code))
-			out := process(t, newStage(t, m, sandbox.StageConfig{Function: "run", Fuel: 1_000_000}), batchOf("abc"))
+			out := testkit.Process(t, newStage(t, m, sandbox.StageConfig{Function: "run", Fuel: 1_000_000}), testkit.Batch("abc"))
 			switch {
 			case tt.message == "" && len(out.Drops) == 1:
 			case tt.message == "" || len(out.Failures) != 1:

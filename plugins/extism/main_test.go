@@ -11,8 +11,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
-	"github.com/millrace-io/millrace/runtime/record"
 )
 
 // TestMain is also the program that compiles for TestPrecompile.
@@ -35,16 +35,7 @@ func shipped(tb testing.TB, name string) []byte {
 	if err != nil {
 		tb.Fatalf("find the SDK's module: %v", err)
 	}
-	return read(tb, filepath.Join(dir, "wasm", name+".wasm"))
-}
-
-func read(tb testing.TB, file string) []byte {
-	tb.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return b
+	return testkit.Read(tb, filepath.Join(dir, "wasm", name+".wasm"))
 }
 
 // shared is one runtime for the package with the plugins of the SDK in it, so
@@ -58,15 +49,7 @@ var shared struct {
 func open(tb testing.TB, cfg Config) *Runtime {
 	tb.Helper()
 	rt, err := New(tb.Context(), cfg)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := rt.Close(context.Background()); err != nil {
-			tb.Errorf("close runtime: %v", err)
-		}
-	})
-	return rt
+	return testkit.Own(tb, rt, err)
 }
 
 // sharedRuntime has two workers and lives as long as the process.
@@ -104,15 +87,7 @@ func moduleOf(tb testing.TB, name string) *Module {
 func compile(tb testing.TB, rt *Runtime, wasm []byte) *Module {
 	tb.Helper()
 	m, err := rt.Compile(tb.Context(), wasm)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := m.Close(context.Background()); err != nil {
-			tb.Errorf("close module: %v", err)
-		}
-	})
-	return m
+	return testkit.Own(tb, m, err)
 }
 
 func newStage(tb testing.TB, m *Module, cfg sandbox.StageConfig) *Stage {
@@ -121,50 +96,11 @@ func newStage(tb testing.TB, m *Module, cfg sandbox.StageConfig) *Stage {
 		cfg.Stage = "s"
 	}
 	s, err := m.NewStage(tb.Context(), cfg)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := s.Close(context.Background()); err != nil {
-			tb.Errorf("close stage: %v", err)
-		}
-	})
-	return s
+	return testkit.Own(tb, s, err)
 }
 
 // stageOf runs a plugin of the SDK.
 func stageOf(tb testing.TB, name string, cfg sandbox.StageConfig) *Stage {
 	tb.Helper()
 	return newStage(tb, moduleOf(tb, name), cfg)
-}
-
-const now = 1_760_000_000_000
-
-// batchOf makes a batch of records with these values, offsets from 0.
-func batchOf(values ...string) *record.Batch {
-	b := &record.Batch{Partition: record.Partition{Topic: "orders", Num: 2}, Now: now, Next: int64(len(values))}
-	for i, v := range values {
-		b.Records = append(b.Records, record.Record{
-			Key: []byte("k"), Value: []byte(v), Headers: []record.Header{{Key: "h", Value: []byte("v")}},
-			Topic: "orders", Partition: 2, Offset: int64(i), Timestamp: 1_700_000_000_000, Attempt: 1, To: -1,
-		})
-	}
-	return b
-}
-
-func process(tb testing.TB, s *Stage, b *record.Batch) *record.Results {
-	tb.Helper()
-	var out record.Results
-	if err := s.Process(tb.Context(), b, &out); err != nil {
-		tb.Fatal(err)
-	}
-	return &out
-}
-
-func values(out *record.Results) []string {
-	var vs []string
-	for _, e := range out.Emits {
-		vs = append(vs, string(e.Record.Value))
-	}
-	return vs
 }

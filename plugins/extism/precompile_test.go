@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 )
 
@@ -59,7 +60,7 @@ func TestPrecompile(t *testing.T) {
 	if len(added) == 0 {
 		t.Fatal("the process left nothing in the cache")
 	}
-	if out := process(t, newStage(t, m, sandbox.StageConfig{Function: "count"}), batchOf("a")); len(out.Emits) != 1 {
+	if out := testkit.Process(t, newStage(t, m, sandbox.StageConfig{Function: "count"}), testkit.Batch("a")); len(out.Emits) != 1 {
 		t.Errorf("got %+v, want an answer", out)
 	}
 

@@ -24,14 +24,7 @@ func (s *Stage) unrepeatable() string {
 // OnCount are not used. The error is a *sandbox.UnrepeatableError where answers
 // depend on more than the record.
 func (m *Module) Replay(ctx context.Context, cfg sandbox.StageConfig, rec *record.Record, r *record.Replay) (*sandbox.Replayed, error) {
-	cfg.Logger, cfg.OnLog, cfg.OnCount = nil, nil, nil
-	if r != nil && r.FuelLimit > 0 {
-		cfg.Fuel = r.FuelLimit
-	}
-	if r != nil && r.MemoryLimit > 0 {
-		cfg.MemoryBytes = r.MemoryLimit
-	}
-	s, err := m.NewStage(ctx, cfg)
+	s, err := m.NewStage(ctx, cfg.AsIn(r))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -29,8 +30,8 @@ func TestReplay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := sandbox.StageConfig{Stage: "s", Function: tt.function, Fuel: tt.fuel, MemoryBytes: 8 << 20}
-			b := batchOf("a", "b", "c")
-			out := process(t, newStage(t, compile(t, open(t, Config{Workers: 1}), tt.wasm), cfg), b)
+			b := testkit.Batch("a", "b", "c")
+			out := testkit.Process(t, newStage(t, compile(t, open(t, Config{Workers: 1}), tt.wasm), cfg), b)
 			if len(out.Failures) != 3 {
 				t.Fatalf("got %+v, want 3 failures", out)
 			}
@@ -62,21 +63,21 @@ func TestReplay(t *testing.T) {
 
 // What succeeded is shown with its output and its logs.
 func TestReplayOfASuccess(t *testing.T) {
-	b := batchOf("a test")
+	b := testkit.Batch("a test")
 	m := moduleOf(t, "replace")
 	cfg := sandbox.StageConfig{Function: "run_test"}
-	got, err := m.Replay(t.Context(), cfg, &b.Records[0], &record.Replay{Now: now, BatchID: 1})
-	if err != nil || !slices.Equal(values(&got.Results), []string{"a wasm"}) || got.Fuel <= 0 {
+	got, err := m.Replay(t.Context(), cfg, &b.Records[0], &record.Replay{Now: testkit.Now, BatchID: 1})
+	if err != nil || !slices.Equal(testkit.Values(&got.Results), []string{"a wasm"}) || got.Fuel <= 0 {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	got, err = moduleOf(t, "println").Replay(t.Context(), cfg, &b.Records[0], &record.Replay{Now: now, BatchID: 1})
+	got, err = moduleOf(t, "println").Replay(t.Context(), cfg, &b.Records[0], &record.Replay{Now: testkit.Now, BatchID: 1})
 	if err != nil || len(got.Results.Drops) != 1 || !slices.Equal(got.Logs, []string{"this was printed from the plugin a test"}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
 func TestReplayRefuses(t *testing.T) {
-	b := batchOf("a")
+	b := testkit.Batch("a")
 	for _, tt := range []struct {
 		cfg  sandbox.StageConfig
 		r    *record.Replay
@@ -98,7 +99,7 @@ func TestReplayRefuses(t *testing.T) {
 func TestFuelIsTold(t *testing.T) {
 	used := func(values ...string) int64 {
 		s := stageOf(t, "replace", sandbox.StageConfig{Function: "run_test"})
-		process(t, s, batchOf(values...))
+		testkit.Process(t, s, testkit.Batch(values...))
 		return s.Stats().Fuel
 	}
 	one, two := used("a test"), used("a longer text, and a test in it")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -18,7 +19,7 @@ import (
 var large = []string{"count_vowels_std", "std_command", "hello_haskell", "fs_std", "http"}
 
 func skipLarge(t *testing.T, plugin string) {
-	if raceEnabled && slices.Contains(large, plugin) {
+	if testkit.Race && slices.Contains(large, plugin) {
 		t.Skip("too large for the race detector")
 	}
 }
@@ -61,12 +62,12 @@ func TestShippedAnswers(t *testing.T) {
 			s := stageOf(t, tt.plugin, sandbox.StageConfig{Function: tt.function, Config: []byte(tt.config), OnLog: func(l slog.Level, line string) {
 				logs = append(logs, l.String()+" "+line)
 			}})
-			b := batchOf(tt.in...)
-			out := process(t, s, b)
+			b := testkit.Batch(tt.in...)
+			out := testkit.Process(t, s, b)
 			for _, f := range out.Failures {
 				t.Errorf("record %d failed: %v", f.In, f.Err)
 			}
-			if got := values(out); !slices.Equal(got, tt.want) {
+			if got := testkit.Values(out); !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			if len(out.Drops) != tt.drops {
@@ -88,14 +89,14 @@ func TestShippedAnswers(t *testing.T) {
 // The plugin that makes hundreds of thousands of calls of the host needs more
 // fuel than there is by default.
 func TestShippedAlloc(t *testing.T) {
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("too slow with the race detector")
 	}
 	m := compile(t, open(t, Config{Workers: 1, MaxFuelPerRecord: 100_000_000}), shipped(t, "alloc"))
-	if out := process(t, newStage(t, m, sandbox.StageConfig{Function: "run_test"}), batchOf("x")); len(out.Drops) != 1 {
+	if out := testkit.Process(t, newStage(t, m, sandbox.StageConfig{Function: "run_test"}), testkit.Batch("x")); len(out.Drops) != 1 {
 		t.Errorf("got %+v, want a drop", out.Failures)
 	}
-	out := process(t, newStage(t, m, sandbox.StageConfig{Function: "run_test", Fuel: 1_000_000}), batchOf("x"))
+	out := testkit.Process(t, newStage(t, m, sandbox.StageConfig{Function: "run_test", Fuel: 1_000_000}), testkit.Batch("x"))
 	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.Fuel {
 		t.Errorf("got %+v, want a failure of class fuel", out)
 	}
@@ -123,15 +124,15 @@ func TestShippedFailures(t *testing.T) {
 		t.Run(tt.plugin+tt.config, func(t *testing.T) {
 			skipLarge(t, tt.plugin)
 			s := stageOf(t, tt.plugin, sandbox.StageConfig{Function: tt.function, Config: []byte(tt.config)})
-			out := process(t, s, batchOf("a", "b"))
+			out := testkit.Process(t, s, testkit.Batch("a", "b"))
 			if len(out.Failures) != 2 || len(out.Emits)+len(out.Drops) != 0 {
-				t.Fatalf("got %d failures, %q, drops %v, want 2 failures", len(out.Failures), values(out), out.Drops)
+				t.Fatalf("got %d failures, %q, drops %v, want 2 failures", len(out.Failures), testkit.Values(out), out.Drops)
 			}
 			for i, f := range out.Failures {
 				if int(f.In) != i || f.Err.Class != tt.class || f.Err.Code != tt.code || !strings.Contains(f.Err.Message, tt.message) {
 					t.Errorf("got %v of record %d, want %s (%d): %s", f.Err, f.In, tt.class, tt.code, tt.message)
 				}
-				if f.Replay == nil || f.Replay.Now != now || f.Replay.BatchID == 0 {
+				if f.Replay == nil || f.Replay.Now != testkit.Now || f.Replay.BatchID == 0 {
 					t.Errorf("got replay %+v, want the batch's time and id", f.Replay)
 				}
 			}
@@ -186,8 +187,8 @@ func TestHosts(t *testing.T) {
 	if !s.Impure() {
 		t.Error("a stage with hosts is impure")
 	}
-	out := process(t, s, batchOf(`{"url":"`+srv.URL+`/"}`, `{"url":"`+srv.URL+`/moved"}`, `{"url":"`+srv.URL+`/gone"}`, `{"url":"http://localhost/"}`))
-	if got := values(out); !slices.Equal(got, []string{"{}"}) {
+	out := testkit.Process(t, s, testkit.Batch(`{"url":"`+srv.URL+`/"}`, `{"url":"`+srv.URL+`/moved"}`, `{"url":"`+srv.URL+`/gone"}`, `{"url":"http://localhost/"}`))
+	if got := testkit.Values(out); !slices.Equal(got, []string{"{}"}) {
 		t.Errorf("got %q, want one answer", got)
 	}
 	want := []struct {

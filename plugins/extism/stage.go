@@ -2,7 +2,6 @@ package extism
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -36,10 +35,7 @@ type Stage struct {
 	code       *code
 	configHash uint64
 
-	// workers has a place for each instance in use; its capacity is the
-	// number of workers.
-	workers chan struct{}
-	closed  chan struct{}
+	gate *sandbox.Gate // as wide as there are workers
 
 	mu        sync.Mutex
 	idle      []*instance // guarded by mu; the last one used is at the end
@@ -55,10 +51,7 @@ type Stage struct {
 // anew where the stage has another budget of fuel than those before it. Close
 // releases the stage.
 func (m *Module) NewStage(ctx context.Context, cfg sandbox.StageConfig) (*Stage, error) {
-	s := &Stage{
-		mod: m, cfg: cfg,
-		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
-	}
+	s := &Stage{mod: m, cfg: cfg, gate: sandbox.NewGate(m.rt.cfg.Workers)}
 	if err := s.configure(); err != nil {
 		return nil, fmt.Errorf("stage %q: plugin %s: %w", cfg.Stage, s.cfg.Plugin, err)
 	}
@@ -81,13 +74,7 @@ func (m *Module) NewStage(ctx context.Context, cfg sandbox.StageConfig) (*Stage,
 
 func (s *Stage) configure() error {
 	cfg, info := &s.cfg, s.mod.info
-	if cfg.Digest == "" {
-		cfg.Digest = info.Digest
-	}
-	if cfg.Plugin == "" {
-		n := info.Named("plugin")
-		cfg.Plugin = n.Name + "@" + n.Version
-	}
+	cfg.Defaults(info)
 	s.outlet = sandbox.NewOutlet(cfg)
 
 	var errs []error
@@ -97,6 +84,9 @@ func (s *Stage) configure() error {
 	errs = append(errs, s.mod.CheckFunction(cfg.Function), CheckHosts(cfg.Hosts))
 	if cfg.Lines != "" || cfg.Envelope {
 		errs = append(errs, errors.New("lines: `lines` and `envelope` are for programs that read STDIN; an Extism plugin gets one value a call"))
+	}
+	if cfg.Sign != nil {
+		errs = append(errs, errors.New("sign: an Extism plugin cannot sign; build the plugin with a Millrace PDK"))
 	}
 	for _, n := range cfg.Outputs {
 		errs = append(errs, fmt.Errorf("outputs: an Extism plugin has no output %q, only the default one", n))
@@ -110,9 +100,6 @@ func (s *Stage) configure() error {
 	}
 	if cfg.Function == StartFunction {
 		cfg.Isolation = sandbox.IsolationRecord
-	}
-	if len(cfg.Config) == 0 {
-		cfg.Config = json.RawMessage("{}")
 	}
 	errs = append(errs, s.mod.CheckConfig(cfg.Config))
 	s.texts, _ = flatten(cfg.Config)
@@ -155,40 +142,21 @@ func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Result
 	if len(b.Records) == 0 {
 		return nil
 	}
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
 	}
-	defer func() { <-s.workers }()
-	emits, drops, failures := len(out.Emits), len(out.Drops), len(out.Failures)
+	defer s.gate.Leave()
+	before := out.Mark()
 	run := batchRun{stage: s}
 	err := run.records(ctx, b, out)
 	run.end()
 	if err != nil {
-		clear(out.Emits[emits:])
-		clear(out.Failures[failures:])
-		out.Emits, out.Drops, out.Failures = out.Emits[:emits], out.Drops[:drops], out.Failures[:failures]
+		out.Rewind(before)
 		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
 	}
 	s.count.records.Add(int64(len(b.Records)))
-	s.count.failed.Add(int64(len(out.Failures) - failures))
+	s.count.failed.Add(int64(len(out.Failed(before))))
 	return nil
-}
-
-// enter takes a worker's place.
-func (s *Stage) enter(ctx context.Context) error {
-	select {
-	case <-s.closed:
-		return sandbox.ErrClosed
-	default:
-	}
-	select {
-	case s.workers <- struct{}{}:
-		return nil
-	case <-s.closed:
-		return sandbox.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // tell passes on what a call logged.
@@ -290,10 +258,8 @@ func (r *batchRun) end() {
 func (s *Stage) keep(in *instance) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.closed:
+	if s.gate.IsShut() {
 		return false
-	default:
 	}
 	s.idle = append(s.idle, in)
 	return true
@@ -326,13 +292,8 @@ func (s *Stage) fresh(ctx context.Context) (*instance, error) {
 // instances in use are then closed by their calls.
 func (s *Stage) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() {
-		close(s.closed)
-		for range cap(s.workers) {
-			select {
-			case s.workers <- struct{}{}:
-			case <-ctx.Done():
-				s.closeErr = fmt.Errorf("close stage %q: calls of plugin %s are still running: %w", s.cfg.Stage, s.cfg.Plugin, ctx.Err())
-			}
+		if err := s.gate.Shut(ctx); err != nil {
+			s.closeErr = fmt.Errorf("close stage %q: calls of plugin %s are still running: %w", s.cfg.Stage, s.cfg.Plugin, err)
 		}
 		s.mu.Lock()
 		idle := s.idle

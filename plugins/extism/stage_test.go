@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -53,7 +54,7 @@ func TestFailureClasses(t *testing.T) {
 			}
 			s := newStage(t, m, sandbox.StageConfig{Function: tt.function, Fuel: fuel})
 			for range 2 {
-				out := process(t, s, batchOf(in...))
+				out := testkit.Process(t, s, testkit.Batch(in...))
 				if len(out.Failures) != len(in) || len(out.Emits)+len(out.Drops) != 0 {
 					t.Fatalf("got %+v, want %d failures", out, len(in))
 				}
@@ -66,7 +67,7 @@ func TestFailureClasses(t *testing.T) {
 		})
 	}
 	t.Run("wild output is none", func(t *testing.T) {
-		if out := process(t, newStage(t, m, sandbox.StageConfig{Function: "wild"}), batchOf("a")); len(out.Drops) != 1 {
+		if out := testkit.Process(t, newStage(t, m, sandbox.StageConfig{Function: "wild"}), testkit.Batch("a")); len(out.Drops) != 1 {
 			t.Errorf("got %+v, want a drop", out)
 		}
 	})
@@ -76,16 +77,16 @@ func TestFailureClasses(t *testing.T) {
 func TestStageLimits(t *testing.T) {
 	m := hostile(t, Config{Workers: 1, MaxMemoryBytes: 4 << 20})
 	s := newStage(t, m, sandbox.StageConfig{Function: "loop", Fuel: 5000})
-	if out := process(t, s, batchOf("a")); len(out.Failures) != 1 || !strings.Contains(out.Failures[0].Err.Message, "5000 units") {
+	if out := testkit.Process(t, s, testkit.Batch("a")); len(out.Failures) != 1 || !strings.Contains(out.Failures[0].Err.Message, "5000 units") {
 		t.Errorf("got %+v, want a failure at 5000 units", out)
 	}
 	s = newStage(t, m, sandbox.StageConfig{Function: "grow", MemoryBytes: 2 << 20})
-	if out := process(t, s, batchOf("a")); len(out.Failures) != 1 || !strings.Contains(out.Failures[0].Err.Message, "the limit is 2 MiB") {
+	if out := testkit.Process(t, s, testkit.Batch("a")); len(out.Failures) != 1 || !strings.Contains(out.Failures[0].Err.Message, "the limit is 2 MiB") {
 		t.Errorf("got %+v, want a failure at 2 MiB", out)
 	}
 	// The input does not fit into Extism's memory.
 	s = newStage(t, m, sandbox.StageConfig{Function: "count", MemoryBytes: 2 << 20})
-	out := process(t, s, batchOf(strings.Repeat("x", 3<<20), "y"))
+	out := testkit.Process(t, s, testkit.Batch(strings.Repeat("x", 3<<20), "y"))
 	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.Memory || !slices.Equal(counts(out), []uint64{1}) {
 		t.Errorf("got %+v, want the first record to fail for memory, and 1", out)
 	}
@@ -97,7 +98,7 @@ func TestIsolation(t *testing.T) {
 		t.Helper()
 		s := newStage(t, m, sandbox.StageConfig{Function: function, Isolation: isolation})
 		for i, want := range [][]uint64{wantFirst, wantSecond} {
-			out := process(t, s, batchOf("a", "b", "c", "d"))
+			out := testkit.Process(t, s, testkit.Batch("a", "b", "c", "d"))
 			if got := counts(out); !slices.Equal(got, want) || len(out.Failures) != 0 {
 				t.Errorf("%s, isolation %q, batch %d: got %v and failures %v, want %v", function, isolation, i, got, out.Failures, want)
 			}
@@ -135,6 +136,7 @@ func TestRefusedConfiguration(t *testing.T) {
 		{"memory at the start", sandbox.StageConfig{Function: "count", MemoryBytes: 64 << 10}, "Extism's own included"},
 		{"fuel", sandbox.StageConfig{Function: "count", Fuel: 1001}, "fuel: 1001"},
 		{"lines", sandbox.StageConfig{Function: "count", Lines: sandbox.LinesEach}, "are for programs that read STDIN"},
+		{"keys", sandbox.StageConfig{Function: "count", Sign: func(_, _ uint32, _ []byte) ([]byte, error) { return nil, nil }}, "an Extism plugin cannot sign"},
 		{"outputs", sandbox.StageConfig{Function: "count", Outputs: []string{"audit"}}, `no output "audit"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -180,7 +182,7 @@ func TestLogLimits(t *testing.T) {
 	n := 0
 	s := stageOf(t, "log", sandbox.StageConfig{Function: "run_test", Isolation: sandbox.IsolationFailure, OnLog: func(slog.Level, string) { n++ }})
 	values := make([]string, 600) // 3 lines each
-	process(t, s, batchOf(values...))
+	testkit.Process(t, s, testkit.Batch(values...))
 	dropped := int(s.Stats().LogsDropped)
 	if n < sandbox.LogBurst || n+dropped != 3*len(values) || dropped == 0 {
 		t.Errorf("got %d lines and %d dropped, want %d together, at least %d passed on", n, dropped, 3*len(values), sandbox.LogBurst)
@@ -193,13 +195,13 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out record.Results
-	if err := s.Process(t.Context(), batchOf("a"), &out); !errors.Is(err, sandbox.ErrClosed) {
+	if err := s.Process(t.Context(), testkit.Batch("a"), &out); !errors.Is(err, sandbox.ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
 	}
 	s = stageOf(t, "hello", sandbox.StageConfig{Function: "run_test"})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Process(ctx, batchOf("a"), &out); !errors.Is(err, context.Canceled) || len(out.Emits) != 0 {
+	if err := s.Process(ctx, testkit.Batch("a"), &out); !errors.Is(err, context.Canceled) || len(out.Emits) != 0 {
 		t.Errorf("got %v and %d emits, want context.Canceled and none", err, len(out.Emits))
 	}
 }
@@ -212,7 +214,7 @@ func TestConcurrentBatches(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				var out record.Results
-				if err := s.Process(context.Background(), batchOf(strings.Repeat("a", g), "b"), &out); err != nil {
+				if err := s.Process(context.Background(), testkit.Batch(strings.Repeat("a", g), "b"), &out); err != nil {
 					t.Error(err)
 					return
 				}
@@ -220,7 +222,7 @@ func TestConcurrentBatches(t *testing.T) {
 					fmt.Sprintf(`{"count":%d,"total":%d,"vowels":"aeiouAEIOU"}`, g, g),
 					fmt.Sprintf(`{"count":0,"total":%d,"vowels":"aeiouAEIOU"}`, g),
 				}
-				if got := values(&out); !slices.Equal(got, want) {
+				if got := testkit.Values(&out); !slices.Equal(got, want) {
 					t.Errorf("got %q, want %q", got, want)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/plugintest"
 	"github.com/millrace-io/millrace/plugins/plugintest/guests"
 	"github.com/millrace-io/millrace/plugins/plugintest/hostile"
@@ -167,7 +168,7 @@ func TestHostile(t *testing.T) {
 	}
 	defer rt.Close(t.Context())
 	for i, g := range hostile.Guests() {
-		if g.Large || raceEnabled && i%4 > 0 {
+		if g.Large || testkit.Race && i%4 > 0 {
 			continue // they cost seconds, and are the sandbox's test
 		}
 		wasm := g.Wasm()

@@ -11,6 +11,8 @@ package plugintest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -54,7 +56,8 @@ func Of[S Stage](info *sandbox.Info, newStage func(context.Context, sandbox.Stag
 // Options says how a plugin is tested. The zero value works.
 type Options struct {
 	// Stage is the configuration of every stage that is made; logs and counts
-	// are the suite's. The vectors replace its Config.
+	// are the suite's. The vectors replace its Config. Without a Sign a plugin
+	// that signs gets signatures that no key made.
 	Stage sandbox.StageConfig
 	// Records are what the plugin is made for, and must not make it trap;
 	// empty: the sample of its manifest, else made up.
@@ -231,6 +234,9 @@ func (s *suite) open(change func(*sandbox.StageConfig)) (*probe, error) {
 	if change != nil {
 		change(&cfg)
 	}
+	if cfg.Sign == nil && s.plugin.Info.Signs {
+		cfg.Sign = anySignature
+	}
 	p := &probe{counts: map[string]float64{}}
 	// Failures are counted: what is judged again alone would be in the figures.
 	cfg.OnLog, cfg.OnCount, cfg.ForgetFailures = p.onLog, p.onCount, true
@@ -244,6 +250,15 @@ func (s *suite) open(change func(*sandbox.StageConfig)) (*probe, error) {
 	p.stage = stage
 	p.startLogs, p.logs = p.logs, nil
 	return p, nil
+}
+
+// anySignature stands for the signatures of whatever keys a plugin asks for:
+// the same one for the same message.
+func anySignature(handle, alg uint32, message []byte) ([]byte, error) {
+	h := sha256.New()
+	_ = binary.Write(h, binary.LittleEndian, [2]uint32{handle, alg})
+	h.Write(message)
+	return h.Sum(nil), nil
 }
 
 // with opens a stage for f and closes it.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/examples/orders/orderstage"
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -26,32 +27,6 @@ func orderEvents(tb testing.TB, n int) []record.Record {
 		}
 	}
 	return out
-}
-
-// native answers a batch with the order stage in Go, as a stage would.
-func native(b *record.Batch, out *record.Results) {
-	buf := make([]byte, 0, 320*len(b.Records))
-	for i := range b.Records {
-		at := len(buf)
-		var o orderstage.Outcome
-		buf, o = orderstage.Order(buf, b.Records[i].Value)
-		switch o {
-		case orderstage.Emit:
-			r := b.Records[i]
-			r.Value = buf[at:len(buf):len(buf)]
-			out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: r})
-		case orderstage.Drop:
-			out.Drops = append(out.Drops, int32(i))
-		default:
-			out.Failures = append(out.Failures, record.Failure{In: int32(i)})
-		}
-	}
-}
-
-func nativePass(b *record.Batch, out *record.Results) {
-	for i := range b.Records {
-		out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: b.Records[i]})
-	}
 }
 
 func BenchmarkStage(b *testing.B) {
@@ -77,9 +52,9 @@ func BenchmarkStage(b *testing.B) {
 		s := stageOf(b, rt, file, StageConfig{Flow: "default/bench", Stage: "s"})
 		return func(batch *record.Batch, out *record.Results) error { return s.Process(b.Context(), batch, out) }
 	}
-	run("stage=pass/guest=native", func(b *record.Batch, out *record.Results) error { nativePass(b, out); return nil })
+	run("stage=pass/guest=native", func(b *record.Batch, out *record.Results) error { orderstage.Pass(b, out); return nil })
 	run("stage=pass/guest=rust", guest(faultyWasm))
-	run("stage=order/guest=native", func(b *record.Batch, out *record.Results) error { native(b, out); return nil })
+	run("stage=order/guest=native", func(b *record.Batch, out *record.Results) error { orderstage.Batch(b, out); return nil })
 	run("stage=order/guest=rust", guest(ordersWasm))
 }
 
@@ -105,21 +80,21 @@ func BenchmarkLines(b *testing.B) {
 		})
 	}
 	file := func(name string) func(testing.TB) []byte {
-		return func(tb testing.TB) []byte { return read(tb, name) }
+		return func(tb testing.TB) []byte { return testkit.Read(tb, name) }
 	}
 	each, whole := StageConfig{Lines: LinesEach}, StageConfig{Lines: LinesBatch}
 	run("each/guest=copy", file(copyWasm), one, each, maxForks)
 	run("each/guest=rust", file(linesWasm), one, each, maxForks)
-	run("each/guest=go", goProgram, batchOf("abc"), each, maxForks)
+	run("each/guest=go", goProgram, testkit.Batch("abc"), each, maxForks)
 	run("each/guest=copy/fresh", file(copyWasm), one, each, 0)
-	run("each/guest=go/fresh", goProgram, batchOf("abc"), each, 0)
+	run("each/guest=go/fresh", goProgram, testkit.Batch("abc"), each, 0)
 	run("each/guest=copy/envelope", file(copyWasm), one, StageConfig{Lines: LinesEach, Envelope: true}, maxForks)
 	run("batch/guest=copy", file(copyWasm), events, whole, maxForks)
 	run("batch/guest=rust", file(linesWasm), events, whole, maxForks)
 }
 
 func BenchmarkInspect(b *testing.B) {
-	wasm := read(b, ordersWasm)
+	wasm := testkit.Read(b, ordersWasm)
 	b.SetBytes(int64(len(wasm)))
 	for b.Loop() {
 		if _, err := Inspect(wasm); err != nil {
@@ -150,7 +125,7 @@ func BenchmarkInstance(b *testing.B) {
 }
 
 func BenchmarkCompile(b *testing.B) {
-	wasm := read(b, ordersWasm)
+	wasm := testkit.Read(b, ordersWasm)
 	for _, cached := range []bool{false, true} {
 		b.Run(fmt.Sprintf("cached=%v", cached), func(b *testing.B) {
 			dir := b.TempDir()

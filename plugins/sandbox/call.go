@@ -89,10 +89,10 @@ func (c *caller) run(ctx context.Context, from, to int) error {
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	answered := len(c.out.Failures)
+	before := c.out.Mark()
 	failed := c.call(from, to)
 	if failed == nil {
-		return c.attach(ctx, c.out.Failures[answered:], to-from == 1)
+		return c.attach(ctx, c.out.Failed(before), to-from == 1)
 	}
 	if to-from == 1 {
 		c.poison(from, failed)
@@ -116,6 +116,7 @@ func (c *caller) call(from, to int) *record.Error {
 	records := c.batch.Records[from:to]
 	id := c.id(from, len(records))
 	in.env.begin(c.batch.Now, id)
+	in.env.signing = signing{live: true, with: s.cfg.Sign, keep: len(records) == 1 && !s.stateful}
 	in.env.fuel.set(0)
 	size, err := in.enc.Size(records)
 	if err != nil {
@@ -246,7 +247,7 @@ func (c *caller) attach(ctx context.Context, failures []record.Failure, alone bo
 		}
 		return nil
 	case alone:
-		failures[0].Replay = c.replay(int(failures[0].In))
+		c.keep(&failures[0])
 		return nil
 	}
 	var answers record.Results
@@ -264,7 +265,7 @@ func (c *caller) attach(ctx context.Context, failures []record.Failure, alone bo
 			err = answers.Failures[0].Err
 		}
 		if err != nil && err.Class == f.Err.Class && err.Code == f.Err.Code && err.Message == f.Err.Message {
-			f.Replay = c.replay(int(f.In))
+			c.keep(f)
 			continue
 		}
 		s.count.unrepeatable.Add(1)
@@ -277,12 +278,17 @@ func (c *caller) attach(ctx context.Context, failures []record.Failure, alone bo
 	return nil
 }
 
-// replay holds the circumstances of the last call, which was for record i.
-func (c *caller) replay(i int) *record.Replay {
+// keep gives f, which is that of the last call, alone, what it can be repeated
+// with.
+func (c *caller) keep(f *record.Failure) {
 	s, in := c.stage, c.in
-	return &record.Replay{
-		BatchID: c.id(i, 1), Now: c.batch.Now, ImageLevel: in.image.level, ConfigHash: s.configHash,
+	if f.NoReplay = in.env.signing.noReplay; f.NoReplay != "" {
+		return
+	}
+	f.Replay = &record.Replay{
+		BatchID: c.id(int(f.In), 1), Now: c.batch.Now, ImageLevel: in.image.level, ConfigHash: s.configHash,
 		Fuel: in.env.fuel.used(), FuelLimit: s.fuel, MemoryLimit: s.limit, FuelCosts: FuelCosts, Logs: in.env.Texts(),
+		Signatures: in.env.signing.asked,
 	}
 }
 
@@ -293,10 +299,10 @@ func (c *caller) poison(i int, err *record.Error) {
 	if s.stateful {
 		f.NoReplay = statefulReason
 	} else {
-		f.Replay = c.replay(i)
+		c.keep(&f)
 	}
 	c.out.Failures = append(c.out.Failures, f)
-	s.tell(in.ctx, in.env, s.stateful)
+	s.tell(in.ctx, in.env, f.Replay == nil)
 }
 
 func (s *Stage) imageLevel() int {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 )
 
 func childConfig(t *testing.T) Config {
@@ -23,14 +25,14 @@ func TestCompileChild(t *testing.T) {
 	cfg := childConfig(t)
 	rt := open(t, cfg)
 	s := stageOf(t, rt, linesWasm, StageConfig{Stage: "s"})
-	if out := process(t, s, batchOf("a")); len(out.Emits) != 1 {
+	if out := testkit.Process(t, s, testkit.Batch("a")); len(out.Emits) != 1 {
 		t.Errorf("got %+v, want a line", out)
 	}
 	// The second time no process is needed.
 	cfg.CompileCommand = []string{filepath.Join(t.TempDir(), "missing")}
 	again := open(t, cfg)
-	compile(t, again, read(t, linesWasm))
-	_, err := again.Compile(t.Context(), read(t, upperWasm))
+	compile(t, again, testkit.Read(t, linesWasm))
+	_, err := again.Compile(t.Context(), testkit.Read(t, upperWasm))
 	if _, refused := errors.AsType[*RefusedError](err); err == nil || refused || !strings.Contains(err.Error(), "start ") {
 		t.Errorf("got %v, want that the command cannot be started, which is not the plugin's fault", err)
 	}
@@ -54,7 +56,7 @@ func TestCompileChildRefuses(t *testing.T) {
 
 	large := childConfig(t)
 	large.CompileMemoryBytes = 1 << 20
-	refused("memory", large, read(t, ordersWasm), RefusedLimits, "needs more than 1 MiB of memory")
+	refused("memory", large, testkit.Read(t, ordersWasm), RefusedLimits, "needs more than 1 MiB of memory")
 
 	crash := childConfig(t)
 	crash.CompileCommand = []string{"/bin/sh", "-c", "echo fatal error: what >&2; kill -SEGV $$"}

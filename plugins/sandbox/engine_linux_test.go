@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 )
 
 // TestWithoutExecutableMemory runs a plugin in a process that may not make
@@ -35,7 +37,7 @@ func TestWithoutExecutableMemory(t *testing.T) {
 	var log strings.Builder
 	rt := open(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	s := stageOf(t, rt, upperWasm, StageConfig{Stage: "s"})
-	out := process(t, s, batchOf("abc"))
+	out := testkit.Process(t, s, testkit.Batch("abc"))
 	if len(out.Emits) != 1 || string(out.Emits[0].Record.Value) != "ABC" {
 		t.Errorf("got %+v", out)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -18,21 +19,21 @@ func TestFuelIsSplitBeforeItIsBlamed(t *testing.T) {
 		values[i] = strings.Repeat("x", 60_000)
 	}
 	// One call cannot have the fuel for all of them.
-	if out := process(t, s, batchOf(values...)); len(out.Emits) != len(values) {
+	if out := testkit.Process(t, s, testkit.Batch(values...)); len(out.Emits) != len(values) {
 		t.Fatalf("got %d failures, the first %v", len(out.Failures), out.Failures[0].Err)
 	}
 	st := s.Stats()
 	if st.Repeats == 0 || st.Fuel < callFuel {
 		t.Errorf("got %+v, want a call that was repeated in parts", st)
 	}
-	process(t, s, batchOf(values...))
+	testkit.Process(t, s, testkit.Batch(values...))
 	if again := s.Stats(); again.Repeats != st.Repeats {
 		t.Errorf("got %d repeats, then %d: nothing was learned", st.Repeats, again.Repeats)
 	}
 
 	poor := newStage(t, s.mod, StageConfig{Stage: "s", Fuel: 20_000})
 	poor.perByte = 0
-	out := process(t, poor, batchOf("a", values[0], "b"))
+	out := testkit.Process(t, poor, testkit.Batch("a", values[0], "b"))
 	if len(out.Emits) != 2 || len(out.Failures) != 1 {
 		t.Fatalf("got %+v, want one failure", out)
 	}
@@ -50,9 +51,9 @@ func TestFuelIsTheSame(t *testing.T) {
 			s := stageOf(t, open(t, Config{Workers: 1}), file, StageConfig{Stage: "s"})
 			for range 3 {
 				before := s.Stats().Fuel
-				b := batchOf("a", "b", "c")
+				b := testkit.Batch("a", "b", "c")
 				b.Records = append(b.Records, orderEvents(t, 5)...)
-				process(t, s, b)
+				testkit.Process(t, s, b)
 				got := s.Stats().Fuel - before
 				if want == 0 {
 					want = got
@@ -106,7 +107,7 @@ func TestFuelLimits(t *testing.T) {
 // A large record is no worse for its size: the budget grows with it.
 func TestFuelGrowsWithTheRecord(t *testing.T) {
 	s := stageOf(t, open(t, Config{Workers: 1}), upperWasm, StageConfig{Stage: "s"})
-	if out := process(t, s, batchOf("a", strings.Repeat("x", 1<<20), "b")); len(out.Emits) != 3 {
+	if out := testkit.Process(t, s, testkit.Batch("a", strings.Repeat("x", 1<<20), "b")); len(out.Emits) != 3 {
 		t.Errorf("got %v, want three records", out.Failures[0].Err)
 	}
 }
@@ -118,11 +119,11 @@ func TestFuelLeavesRoom(t *testing.T) {
 	large := strings.Repeat(`{"order_id": 1, "text": "some words"} `, 1<<20/38)
 	for file, room := range map[string]int64{ordersWasm: 100, upperWasm: 100, linesWasm: 50} {
 		s := stageOf(t, rt, file, StageConfig{Stage: "s"})
-		small := batchOf()
+		small := testkit.Batch()
 		small.Records = orderEvents(t, 1)
-		for _, b := range []*record.Batch{small, batchOf(large)} {
+		for _, b := range []*record.Batch{small, testkit.Batch(large)} {
 			before := s.Stats().Fuel
-			if out := process(t, s, b); len(out.Failures) > 0 && out.Failures[0].Err.Class == record.Fuel {
+			if out := testkit.Process(t, s, b); len(out.Failures) > 0 && out.Failures[0].Err.Class == record.Fuel {
 				t.Fatalf("%s: %v", file, out.Failures[0].Err)
 			}
 			if got, have := s.Stats().Fuel-before, s.budget(1, len(b.Records[0].Value)); got*room > have {
@@ -142,7 +143,7 @@ func TestLinesBatchIsSplit(t *testing.T) {
 	for i := range values {
 		values[i] = strings.Repeat("x", 20_000)
 	}
-	out := process(t, s, batchOf(values...))
+	out := testkit.Process(t, s, testkit.Batch(values...))
 	if len(out.Emits) != len(values) || len(out.Drops)+emitters(out) != len(values) || !out.Unit {
 		t.Errorf("got %d lines, %d drops, %d failures", len(out.Emits), len(out.Drops), len(out.Failures))
 	}
@@ -162,7 +163,7 @@ func emitters(out *record.Results) int {
 
 func TestIsolation(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
-	m := compile(t, rt, read(t, faultyWasm))
+	m := compile(t, rt, testkit.Read(t, faultyWasm))
 	states := func(out *record.Results) (s string) {
 		for _, e := range out.Emits {
 			s += string(e.Record.Value)
@@ -175,7 +176,7 @@ func TestIsolation(t *testing.T) {
 		s := newStage(t, m, StageConfig{Stage: "s", Isolation: c.isolation})
 		var got []string
 		for _, values := range [][]string{{"state", "state"}, {"state", "state"}, {"state", "state"}, {"state", "trap", "state"}, {"state", "state"}} {
-			out := process(t, s, batchOf(values...))
+			out := testkit.Process(t, s, testkit.Batch(values...))
 			text := states(out)
 			if len(out.Failures) > 0 {
 				text = text[:1] + "f" + text[1:]
@@ -195,12 +196,12 @@ func TestIsolation(t *testing.T) {
 	// What an instance that grew remembers is not lost.
 	upper := newStage(t, m, StageConfig{Stage: "s", Isolation: IsolationFailure})
 	for i, want := range []string{"1", "2", "3"} {
-		out := process(t, upper, batchOf("state", "grow"))
+		out := testkit.Process(t, upper, testkit.Batch("state", "grow"))
 		if got := string(out.Emits[0].Record.Value); got != want {
 			t.Errorf("call %d: got state %s, want %s", i, got, want)
 		}
 	}
-	lines := compile(t, rt, read(t, linesWasm))
+	lines := compile(t, rt, testkit.Read(t, linesWasm))
 	for _, cfg := range []StageConfig{{Isolation: IsolationFailure}, {Isolation: IsolationRecord, Lines: LinesBatch}} {
 		if _, err := lines.NewStage(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "isolation: ") {
 			t.Errorf("%+v: got %v, want an error", cfg, err)
@@ -216,7 +217,7 @@ func TestFuelCostsAreThoseOfTheirVersion(t *testing.T) {
 	var used []string
 	for _, wasm := range []string{ordersWasm, upperWasm, linesWasm} {
 		s := stageOf(t, rt, wasm, StageConfig{Stage: "s"})
-		process(t, s, batchOf(`{"order_id":"o-1","status":"paid","amount":20,"email":"a@b.c","card":"1234567812345678"}`))
+		testkit.Process(t, s, testkit.Batch(`{"order_id":"o-1","status":"paid","amount":20,"email":"a@b.c","card":"1234567812345678"}`))
 		used = append(used, strconv.FormatInt(s.Stats().Fuel, 10))
 	}
 	if got := strings.Join(used, " "); FuelCosts != version || got != want {

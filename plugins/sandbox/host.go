@@ -33,6 +33,7 @@ func (rt *Runtime) instantiateHost(ctx context.Context) error {
 	s := rt.wz.NewHostModuleBuilder(hostModule)
 	s.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(hostLog), []api.ValueType{i32, i32, i32}, nil).Export("log")
 	s.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(hostCount), []api.ValueType{i32, i32, f64}, nil).Export("count")
+	s.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(hostSign), []api.ValueType{i32, i32, i32, i32, i32}, []api.ValueType{i32}).Export(importSign)
 	if _, err := s.Instantiate(ctx); err != nil {
 		return fmt.Errorf("make host module %s: %w", hostModule, err)
 	}
@@ -54,6 +55,7 @@ type guestEnv struct {
 	World
 
 	counts  []counted
+	signing signing
 	program *program // the lines program it belongs to, or nil
 
 	fuel       meter
@@ -74,7 +76,7 @@ const (
 // begin starts the world of a call.
 func (e *guestEnv) begin(nowMillis int64, seed uint64) {
 	e.Begin(nowMillis, seed)
-	e.counts = e.counts[:0]
+	e.counts, e.signing = e.counts[:0], signing{}
 }
 
 // moduleConfig is the configuration of an instance that sees e.

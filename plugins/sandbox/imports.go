@@ -7,8 +7,9 @@ import "github.com/millrace-io/millrace/plugins/manifest"
 // gives it.
 var hostModules = map[string]map[string]string{
 	hostModule: {
-		"log":   "(i32, i32, i32)",
-		"count": "(i32, i32, f64)",
+		"log":      "(i32, i32, i32)",
+		"count":    "(i32, i32, f64)",
+		importSign: "(i32, i32, i32, i32, i32) -> i32",
 	},
 	wasiModule: {
 		"args_get":                "(i32, i32) -> i32",
@@ -101,6 +102,10 @@ func importable(mode string) []string {
 	}
 	return []string{hostModule, wasiModule}
 }
+
+// importSign is the function of hostModule that signs; only guests of call
+// mode have it.
+const importSign = "sign"
 
 // ExtismModule is the module that Extism plugins import; a plugin that imports
 // it runs in extism mode.

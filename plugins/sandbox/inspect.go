@@ -48,6 +48,8 @@ type Info struct {
 	// UsesHTTP: it imports what reaches hosts, which only a stage with `hosts`
 	// lets it do.
 	UsesHTTP bool
+	// Signs: it imports what signs, and needs a stage with keys for it.
+	Signs bool
 	// ExactRestore: an instance can be put back to its image. If not,
 	// RestoreObstacles says why, and each batch gets a fresh instance.
 	ExactRestore     bool
@@ -325,7 +327,7 @@ func (i *Info) checkExport(f *rewrite.Facts, name, signature string, required bo
 
 func (i *Info) checkImports() {
 	modules := importable(i.Mode)
-	advice := "a plugin may import only WASI preview 1 and the module \"stage\" (log, count)"
+	advice := "a plugin may import only WASI preview 1 and the module \"stage\" (log, count, sign)"
 	if i.Mode == manifest.ModeExtism {
 		advice = "an Extism plugin may import only " + ExtismModule + " and WASI preview 1: functions of another host, or of another module, are not there"
 	}
@@ -343,6 +345,10 @@ func (i *Info) checkImports() {
 			i.refuse(RefusedImport, advice, "it imports the function %s, which this host does not have", what)
 		case im.Signature != signature:
 			i.refuse(RefusedImport, fmt.Sprintf("declare it as %s", signature), "its import %s has the type %s", what, im.Signature)
+		case im.Module == hostModule && im.Name == importSign:
+			if i.Signs = i.Mode == manifest.ModeCall; i.Mode == manifest.ModeLines {
+				i.refuse(RefusedImport, "build it with a Millrace PDK", "it imports the function %s, and a program that reads STDIN cannot sign", what)
+			}
 		}
 	}
 }

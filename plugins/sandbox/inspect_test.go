@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/manifest"
 	"github.com/millrace-io/millrace/plugins/rewrite"
 )
@@ -36,22 +36,6 @@ type asmFunc struct {
 	body        []byte // nil: zero results
 }
 
-func uleb(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
-
-func vec(items ...[]byte) []byte {
-	out := uleb(len(items))
-	for _, i := range items {
-		out = append(out, i...)
-	}
-	return out
-}
-
-func str(s string) []byte { return append(uleb(len(s)), s...) }
-
-func section(id byte, content []byte) []byte {
-	return append(append([]byte{id}, uleb(len(content))...), content...)
-}
-
 func valTypes(s string) []byte {
 	var out []byte
 	for f := range strings.SplitSeq(s, ",") {
@@ -64,7 +48,7 @@ func valTypes(s string) []byte {
 			out = append(out, 0x7c)
 		}
 	}
-	return append(uleb(len(out)), out...)
+	return append(testkit.Uleb(len(out)), out...)
 }
 
 func (a asm) typeIndex(list *[]string, t string) int {
@@ -80,13 +64,13 @@ func (a asm) build() []byte {
 	var imports, decls, exports, bodies [][]byte
 	for _, im := range a.imports {
 		t := a.typeIndex(&types, im.typ)
-		imports = append(imports, append(append(str(im.module), str(im.name)...), append([]byte{0}, uleb(t)...)...))
+		imports = append(imports, append(append(testkit.Name(im.module), testkit.Name(im.name)...), append([]byte{0}, testkit.Uleb(t)...)...))
 	}
 	for i, f := range a.funcs {
 		t := a.typeIndex(&types, f.typ)
-		decls = append(decls, uleb(t))
+		decls = append(decls, testkit.Uleb(t))
 		if f.export != "" {
-			exports = append(exports, append(append(str(f.export), 0), uleb(len(a.imports)+i)...))
+			exports = append(exports, append(append(testkit.Name(f.export), 0), testkit.Uleb(len(a.imports)+i)...))
 		}
 		body := f.body
 		if body == nil {
@@ -98,7 +82,7 @@ func (a asm) build() []byte {
 			}
 		}
 		body = append(append([]byte{0}, body...), 0x0b)
-		bodies = append(bodies, append(uleb(len(body)), body...))
+		bodies = append(bodies, append(testkit.Uleb(len(body)), body...))
 	}
 	var typeItems [][]byte
 	for _, t := range types {
@@ -106,24 +90,24 @@ func (a asm) build() []byte {
 		typeItems = append(typeItems, append(append([]byte{0x60}, valTypes(strings.Trim(params, "()"))...), valTypes(results)...))
 	}
 	out := []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
-	out = append(out, section(1, vec(typeItems...))...)
+	out = append(out, testkit.Section(1, testkit.Vector(typeItems...))...)
 	if len(imports) > 0 {
-		out = append(out, section(2, vec(imports...))...)
+		out = append(out, testkit.Section(2, testkit.Vector(imports...))...)
 	}
-	out = append(out, section(3, vec(decls...))...)
+	out = append(out, testkit.Section(3, testkit.Vector(decls...))...)
 	if !a.noMem {
 		mem := a.memory
 		if mem == nil {
 			mem = []byte{0, 1}
 		}
-		out = append(out, section(5, vec(mem))...)
-		exports = append(exports, append(str("memory"), 2, 0))
+		out = append(out, testkit.Section(5, testkit.Vector(mem))...)
+		exports = append(exports, append(testkit.Name("memory"), 2, 0))
 	}
 	if a.globals != nil {
-		out = append(out, section(6, vec(a.globals))...)
+		out = append(out, testkit.Section(6, testkit.Vector(a.globals))...)
 	}
-	out = append(out, section(7, vec(exports...))...)
-	out = append(out, section(10, vec(bodies...))...)
+	out = append(out, testkit.Section(7, testkit.Vector(exports...))...)
+	out = append(out, testkit.Section(10, testkit.Vector(bodies...))...)
 	return append(out, a.customs...)
 }
 
@@ -139,7 +123,7 @@ func minimal() asm {
 func command() asm { return asm{funcs: []asmFunc{{export: "_start", typ: "()"}}} }
 
 func withManifest(a asm, json string) asm {
-	a.customs = section(0, append(str(manifest.Section), json...))
+	a.customs = testkit.Section(0, append(testkit.Name(manifest.Section), json...))
 	return a
 }
 
@@ -216,7 +200,7 @@ func TestInspectRefusals(t *testing.T) {
 }
 
 func TestInspectFacts(t *testing.T) {
-	info, err := Inspect(read(t, ordersWasm))
+	info, err := Inspect(testkit.Read(t, ordersWasm))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +213,7 @@ func TestInspectFacts(t *testing.T) {
 	if n := info.Named("x.wasm"); n.Name != "orders" || n.Version != "1.0.0" {
 		t.Errorf("got %s@%s", n.Name, n.Version)
 	}
-	info, err = Inspect(read(t, linesWasm))
+	info, err = Inspect(testkit.Read(t, linesWasm))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +306,7 @@ func TestConfigValidate(t *testing.T) {
 
 func TestFileCache(t *testing.T) {
 	dir := t.TempDir()
-	wasm := read(t, ordersWasm)
+	wasm := testkit.Read(t, ordersWasm)
 	for range 2 {
 		rt, err := New(t.Context(), Config{CacheDir: dir})
 		if err != nil {
@@ -336,7 +320,7 @@ func TestFileCache(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := process(t, s, batchOf(`{"status":"cancelled"}`))
+		out := testkit.Process(t, s, testkit.Batch(`{"status":"cancelled"}`))
 		if len(out.Drops) != 1 {
 			t.Errorf("got %+v, want a drop", out)
 		}

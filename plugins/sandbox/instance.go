@@ -1,11 +1,9 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
@@ -29,18 +27,6 @@ const (
 // imageMillis is the clock of everything that happens before the image is
 // taken, 2000-01-01: the image must not depend on when it was made.
 const imageMillis = 946_684_800_000
-
-// image is the state that each call starts from: memory and globals after
-// start, configuration and warm-up. It is never written.
-type image struct {
-	level   int
-	memory  []byte
-	zero    []bool // see zerosOf
-	globals []uint64
-	// buffer is the guest's address of the request buffer of bufferBytes.
-	buffer      uint32
-	bufferBytes uint32
-}
 
 // instance is a running guest. One goroutine uses it at a time.
 type instance struct {
@@ -124,55 +110,6 @@ func (s *Stage) newInstance(ctx context.Context) (*instance, error) {
 		s.level = min(s.level, s.maxLevel)
 		s.mu.Unlock()
 	}
-}
-
-// publish makes in's image that of the stage, or the stage's that of in where
-// they are the same.
-func (s *Stage) publish(in *instance) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch im := s.image; {
-	case im == nil || im.level != in.image.level:
-		if in.image.level == s.level {
-			s.image = in.image
-		}
-	case im.equal(in.image):
-		in.image = im
-	}
-}
-
-func (im *image) equal(o *image) bool {
-	if im.buffer != o.buffer || im.bufferBytes != o.bufferBytes || len(im.globals) != len(o.globals) {
-		return false
-	}
-	for i := range im.globals {
-		if im.globals[i] != o.globals[i] {
-			return false
-		}
-	}
-	return bytes.Equal(im.memory, o.memory)
-}
-
-// clone makes an instance out of an image without starting the guest.
-func (s *Stage) clone(im *image) (*instance, error) {
-	in, err := s.base(true)
-	if err != nil {
-		return nil, err
-	}
-	in.env.silent = false
-	if have := in.memory.Size(); uint64(have) < uint64(len(im.memory)) {
-		if _, ok := in.memory.Grow((uint32(len(im.memory)) - have) / pageBytes); !ok {
-			in.close()
-			return nil, fmt.Errorf("make an instance: no memory for its image of %s", BytesText(int64(len(im.memory))))
-		}
-	}
-	in.image = im
-	if !in.putBack() {
-		in.close()
-		return nil, errors.New("make an instance: its memory does not have the size of the image")
-	}
-	s.count.clones.Add(1)
-	return in, nil
 }
 
 // start starts the guest, configures it, warms it up and takes the image.
@@ -378,82 +315,6 @@ func (in *instance) sendAt(buffer uint32, records []record.Record, size int, id 
 	return uint32(in.stack[0] >> 32), uint32(in.stack[0]), nil
 }
 
-// putBack makes the instance's state the image's. It reports false if that is
-// impossible because the memory has another size.
-func (in *instance) putBack() bool {
-	dst := in.view()
-	if len(dst) != len(in.image.memory) {
-		return false
-	}
-	restore(dst, in.image.memory, in.image.zero)
-	for i, g := range in.globals {
-		g.Set(in.image.globals[i])
-	}
-	in.used, in.spoiled = false, false
-	return true
-}
-
-// moveStep is how much memory is compared or copied before the goroutine can be
-// stopped again.
-const moveStep = 64 << 10
-
-// restore copies src over dst where they differ. A call leaves most of its
-// memory as it was, and comparing costs two thirds of copying.
-func restore(dst, src []byte, zero []bool) {
-	for len(src) > 0 {
-		n := min(len(src), moveStep)
-		restoreStep(dst[:n], src[:n], zero[:n/restoreBytes])
-		dst, src, zero = dst[n:], src[n:], zero[n/restoreBytes:]
-	}
-}
-
-// restoreStep is a call of its own: Go stops a goroutine at the beginning of a
-// function, and hardly ever between two comparisons, which are assembly.
-//
-//go:noinline
-func restoreStep(dst, src []byte, zero []bool) {
-	for i := range zero {
-		from := src[i*restoreBytes:][:restoreBytes]
-		if zero[i] {
-			from = zeros[:]
-		}
-		if to := dst[i*restoreBytes:][:restoreBytes]; !bytes.Equal(to, from) {
-			copy(to, from)
-		}
-	}
-}
-
-// restoreBytes are compared at once; memory is a multiple of them.
-const restoreBytes = 4 << 10
-
-var zeros [restoreBytes]byte
-
-// zerosOf tells which parts of an image are zero: they are compared with what
-// is in the cache instead.
-func zerosOf(memory []byte) []bool {
-	zero := make([]bool, len(memory)/restoreBytes)
-	for i := range zero {
-		zero[i] = bytes.Equal(memory[i*restoreBytes:][:restoreBytes], zeros[:])
-	}
-	return zero
-}
-
-// clone is bytes.Clone for memory of any size, in steps between which the
-// goroutine can be stopped.
-func clone(b []byte) []byte {
-	if b == nil {
-		return nil
-	}
-	out := make([]byte, len(b))
-	for at := 0; at < len(b); at += moveStep {
-		cloneStep(out[at:], b[at:min(len(b), at+moveStep)])
-	}
-	return out
-}
-
-//go:noinline
-func cloneStep(dst, src []byte) { copy(dst, src) }
-
 // close ends the instance; it is idempotent.
 func (in *instance) close() {
 	in.dead = true
@@ -482,40 +343,18 @@ func (s *Stage) take(ctx context.Context) (*instance, error) {
 	}
 }
 
-// ready puts a used instance back to its image, if that can be done exactly. A
-// stateful stage does so only after a failure.
-func (in *instance) ready() bool {
-	switch {
-	case in.dead:
-		return false
-	case !in.used, in.stage.stateful && !in.spoiled:
-		return true
-	case !in.stage.mod.info.ExactRestore:
-		return false
-	}
-	t0 := time.Now()
-	if !in.putBack() {
-		return false
-	}
-	in.stage.count.restores.Add(1)
-	in.stage.count.restoring.Add(int64(time.Since(t0)))
-	return true
-}
-
 // give returns an instance to the pool, or closes it if it is of no more use.
 func (s *Stage) give(in *instance) {
 	if !in.dead {
 		s.mu.Lock()
-		select {
-		case <-s.closed:
-		default:
-			if in.image.level == s.level {
-				s.idle = append(s.idle, in)
-				s.mu.Unlock()
-				return
-			}
+		keep := !s.gate.IsShut() && in.image.level == s.level
+		if keep {
+			s.idle = append(s.idle, in)
 		}
 		s.mu.Unlock()
+		if keep {
+			return
+		}
 	}
 	in.close()
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 )
 
 // addressSpace is the process's VmSize in MiB.
@@ -32,10 +34,10 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	startTrap.funcs = append(startTrap.funcs, asmFunc{export: "_initialize", typ: "()", body: []byte{0x00}})
 	bad := compile(t, rt, startTrap.build())
 	round := func() {
-		process(t, faulty, batchOf("grow"))
-		process(t, faulty, batchOf("trap"))
-		process(t, wasi, batchOf("exit"))
-		process(t, lines, batchOf("abc", "error"))
+		testkit.Process(t, faulty, testkit.Batch("grow"))
+		testkit.Process(t, faulty, testkit.Batch("trap"))
+		testkit.Process(t, wasi, testkit.Batch("exit"))
+		testkit.Process(t, lines, testkit.Batch("abc", "error"))
 		if _, err := bad.NewStage(t.Context(), StageConfig{}); err == nil {
 			t.Fatal("a plugin that traps at its start was taken")
 		}

@@ -305,10 +305,9 @@ func (p *program) failed(h halt, unit string) *record.Error {
 // which is record i of the batch; none at all drops it. On an error out is as
 // it was before.
 func (s *Stage) emitLines(written []byte, r *record.Record, i int, out *record.Results) *record.Error {
-	first := len(out.Emits)
+	before, first := out.Mark(), len(out.Emits)
 	fail := func(err *record.Error) *record.Error {
-		clear(out.Emits[first:])
-		out.Emits = out.Emits[:first]
+		out.Rewind(before)
 		return err
 	}
 	n := bytes.Count(written, []byte{'\n'})

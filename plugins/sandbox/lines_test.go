@@ -6,14 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
 func TestLines(t *testing.T) {
 	rt := open(t, Config{})
 	s := stageOf(t, rt, linesWasm, StageConfig{Stage: "s"})
-	b := batchOf("abc", "a secret", "error: x", "two\nlines", "", "déf")
-	out := process(t, s, b)
+	b := testkit.Batch("abc", "a secret", "error: x", "two\nlines", "", "déf")
+	out := testkit.Process(t, s, b)
 	var got []string
 	for _, e := range out.Emits {
 		got = append(got, fmt.Sprintf("%d %s %s %s=%s %d", e.In, e.Record.Key, e.Record.Value, e.Record.Headers[0].Key, e.Record.Headers[0].Value, e.Record.Timestamp))
@@ -41,7 +42,7 @@ func TestLines(t *testing.T) {
 func TestEnvelope(t *testing.T) {
 	rt := open(t, Config{})
 	s := stageOf(t, rt, linesWasm, StageConfig{Stage: "s", Envelope: true})
-	out := process(t, s, batchOf("abc", "a secret"))
+	out := testkit.Process(t, s, testkit.Batch("abc", "a secret"))
 	if !slices.Equal(out.Drops, []int32{1}) || len(out.Emits) != 1 || len(out.Failures) != 0 {
 		t.Fatalf("got %+v", out)
 	}
@@ -50,7 +51,7 @@ func TestEnvelope(t *testing.T) {
 		t.Errorf("got %+v, want key and headers of the output, the source of the input", e)
 	}
 
-	r := &batchOf("x").Records[0]
+	r := &testkit.Batch("x").Records[0]
 	for _, c := range []struct {
 		name, line, want string
 		class            record.Class
@@ -85,13 +86,13 @@ func TestLinesFailures(t *testing.T) {
 	trap := command()
 	trap.funcs[0].body = []byte{0x00}
 	s := newStage(t, compile(t, rt, trap.build()), StageConfig{Stage: "s"})
-	out := process(t, s, batchOf("a"))
+	out := testkit.Process(t, s, testkit.Batch("a"))
 	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.Trap || out.Failures[0].Err.Message != "it trapped: unreachable in function 0" {
 		t.Errorf("got %+v, want a trap", out.Failures)
 	}
 	// A program that does nothing drops.
 	s = newStage(t, compile(t, rt, command().build()), StageConfig{Stage: "s"})
-	if out := process(t, s, batchOf("a")); len(out.Drops) != 1 {
+	if out := testkit.Process(t, s, testkit.Batch("a")); len(out.Drops) != 1 {
 		t.Errorf("got %+v, want a drop", out)
 	}
 	if _, err := compile(t, rt, command().build()).NewStage(t.Context(), StageConfig{Config: []byte(`{"a":1}`)}); err == nil || !strings.Contains(err.Error(), "remove `with`") {

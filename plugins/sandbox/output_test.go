@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -12,7 +13,7 @@ import (
 // of the same program write.
 func TestOutputIsKept(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
-	m := compile(t, rt, read(t, copyWasm))
+	m := compile(t, rt, testkit.Read(t, copyWasm))
 	for _, lines := range []string{LinesEach, LinesBatch} {
 		t.Run(lines, func(t *testing.T) {
 			s := newStage(t, m, StageConfig{Stage: "s", Lines: lines})
@@ -20,7 +21,7 @@ func TestOutputIsKept(t *testing.T) {
 			var want [][]byte
 			for i, n := range []int{10, 3000, 3100, 1, 2900, 0, 70_000, 20, 70_000} {
 				value := bytes.Repeat([]byte{'a' + byte(i)}, n)
-				kept, want = append(kept, process(t, s, batchOf(string(value)))), append(want, value)
+				kept, want = append(kept, testkit.Process(t, s, testkit.Batch(string(value)))), append(want, value)
 			}
 			for i, out := range kept {
 				if len(out.Emits) != 1 || !bytes.Equal(out.Emits[0].Record.Value, want[i]) {
@@ -49,8 +50,8 @@ func TestOutputLimit(t *testing.T) {
 // TestOutputTooLarge: a record that may cost enough meets the limit of output.
 func TestOutputTooLarge(t *testing.T) {
 	rt := open(t, Config{Workers: 1, MaxMemoryBytes: 256 << 20})
-	s := newStage(t, compile(t, rt, read(t, copyWasm)), StageConfig{Stage: "s"})
-	out := process(t, s, batchOf(string(bytes.Repeat([]byte{'a'}, maxOutputBytes+1)), "short"))
+	s := newStage(t, compile(t, rt, testkit.Read(t, copyWasm)), StageConfig{Stage: "s"})
+	out := testkit.Process(t, s, testkit.Batch(string(bytes.Repeat([]byte{'a'}, maxOutputBytes+1)), "short"))
 	if len(out.Failures) != 1 || out.Failures[0].Err.Class != record.TooLarge || len(out.Emits) != 1 {
 		t.Errorf("got %d emissions and failures %+v, want the long one too large", len(out.Emits), out.Failures)
 	}
@@ -78,16 +79,16 @@ func TestOutputMoves(t *testing.T) {
 // those that are made once for all.
 func TestLinesBatchPaths(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
-	s := newStage(t, compile(t, rt, read(t, copyWasm)), StageConfig{Stage: "s", Lines: LinesBatch})
+	s := newStage(t, compile(t, rt, testkit.Read(t, copyWasm)), StageConfig{Stage: "s", Lines: LinesBatch})
 	var values []string
 	for i := range 1500 {
 		values = append(values, fmt.Sprint(i))
 	}
 	for _, parent := range []record.Path{"", record.Path("\x00\x07")} {
-		b := batchOf(values...)
+		b := testkit.Batch(values...)
 		s.perRecord.Store(1) // ns: the whole batch is one call
 		b.Records[0].Path = parent
-		out := process(t, s, b)
+		out := testkit.Process(t, s, b)
 		if len(out.Emits) != len(values) {
 			t.Fatalf("%d emissions, want %d", len(out.Emits), len(values))
 		}

@@ -282,14 +282,14 @@ func (s *Stage) takeProgram() (*program, halt, error) {
 func (s *Stage) giveProgram(p *program, h halt) {
 	if !h.final && p.again() {
 		s.mu.Lock()
-		select {
-		case <-s.closed:
-		default:
+		keep := !s.gate.IsShut()
+		if keep {
 			s.programs = append(s.programs, p)
-			s.mu.Unlock()
-			return
 		}
 		s.mu.Unlock()
+		if keep {
+			return
+		}
 	} else if p.reading && s.forks.Load() > 0 {
 		s.forks.Store(int64(min(maxForks, 2*p.runs)))
 	}

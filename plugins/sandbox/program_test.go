@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -25,7 +26,7 @@ func goProgram(tb testing.TB) []byte {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("go build: %v\n%s", err, out)
 	}
-	return read(tb, file)
+	return testkit.Read(tb, file)
 }
 
 // sameAsFresh runs the values through programs that are brought back and
@@ -39,8 +40,8 @@ func sameAsFresh(t *testing.T, m *Module, values []string, least int64) {
 		p.close()
 	}
 	fresh.programs = nil
-	b := batchOf(values...)
-	got, want := process(t, forked, b), process(t, fresh, b)
+	b := testkit.Batch(values...)
+	got, want := testkit.Process(t, forked, b), testkit.Process(t, fresh, b)
 	text := func(fs []record.Failure) (out []string) {
 		for _, f := range fs {
 			out = append(out, fmt.Sprintf("%d %v %+v", f.In, f.Err, *f.Replay))
@@ -75,7 +76,7 @@ func TestForkIsExact(t *testing.T) {
 			values = append(values, strings.Repeat("word ", random.IntN(50)))
 		}
 	}
-	sameAsFresh(t, compile(t, rt, read(t, linesWasm)), values, 400)
+	sameAsFresh(t, compile(t, rt, testkit.Read(t, linesWasm)), values, 400)
 }
 
 func TestForkIsExactForGo(t *testing.T) {
@@ -83,7 +84,7 @@ func TestForkIsExactForGo(t *testing.T) {
 	m := compile(t, rt, goProgram(t))
 	sameAsFresh(t, m, []string{"a b c d e f", "a b", "exit 3", "c d", "panic now", "big", "", "a b c", "exit", "a b c d e f"}, 3)
 	s := newStage(t, m, StageConfig{Stage: "s"})
-	out := process(t, s, batchOf("x y z", "x y z"))
+	out := testkit.Process(t, s, testkit.Batch("x y z", "x y z"))
 	if len(out.Emits) != 4 || string(out.Emits[0].Record.Value) != "before the first read" || !strings.HasPrefix(string(out.Emits[3].Record.Value), "1 3 1760000000") {
 		t.Errorf("got %+v, want the line from before the read, and one of a program that remembers nothing", out.Emits)
 	}
@@ -97,7 +98,7 @@ func TestForkLimits(t *testing.T) {
 		t.Helper()
 		s := newStage(t, compile(t, rt, a.build()), StageConfig{Stage: "s"})
 		for range 4 {
-			if out := process(t, s, batchOf("a", "b", "c")); len(out.Drops) != 3 {
+			if out := testkit.Process(t, s, testkit.Batch("a", "b", "c")); len(out.Drops) != 3 {
 				t.Fatalf("got %+v, want 3 drops", out)
 			}
 		}
@@ -139,7 +140,7 @@ func TestLinesBatch(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
 	s := stageOf(t, rt, linesWasm, StageConfig{Stage: "s", Lines: LinesBatch})
 	for range 3 {
-		out := process(t, s, batchOf("abc", "a secret", "two\nlines", "def"))
+		out := testkit.Process(t, s, testkit.Batch("abc", "a secret", "two\nlines", "def"))
 		if !out.Unit || len(out.Emits) != 2 || len(out.Failures) != 1 || out.Failures[0].In != 2 || out.Failures[0].Err.Class != record.Schema ||
 			!reflect.DeepEqual(out.Drops, []int32{1, 3}) {
 			t.Fatalf("got %+v, want two lines, two drops, one failure", out)
@@ -150,7 +151,7 @@ func TestLinesBatch(t *testing.T) {
 				t.Errorf("got %+v, want %s of record 0 without key and headers", e, want)
 			}
 		}
-		out = process(t, s, batchOf("abc", "error", "def"))
+		out = testkit.Process(t, s, testkit.Batch("abc", "error", "def"))
 		if out.Unit || len(out.Emits) != 0 || len(out.Drops) != 0 || len(out.Failures) != 3 {
 			t.Fatalf("got %+v, want three failures", out)
 		}
@@ -159,10 +160,10 @@ func TestLinesBatch(t *testing.T) {
 				t.Errorf("got %v %+v, want the failure of the batch, without replay", f.Err, f.Replay)
 			}
 		}
-		if out = process(t, s, batchOf("secret", "secret")); len(out.Drops) != 2 || len(out.Emits) != 0 {
+		if out = testkit.Process(t, s, testkit.Batch("secret", "secret")); len(out.Drops) != 2 || len(out.Emits) != 0 {
 			t.Errorf("got %+v, want two drops", out)
 		}
-		if out = process(t, s, batchOf("a\nb")); len(out.Failures) != 1 || out.Unit {
+		if out = testkit.Process(t, s, testkit.Batch("a\nb")); len(out.Failures) != 1 || out.Unit {
 			t.Errorf("got %+v, want one failure", out)
 		}
 	}

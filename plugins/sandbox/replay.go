@@ -31,31 +31,30 @@ type UnrepeatableError struct {
 	Plugin string
 	// Reason is the end of a sentence that begins with the plugin.
 	Reason string
+	// Err is the cause, may be nil: an error over ErrNotRecorded where the
+	// guest asks for a signature that is not in the Replay.
+	Err error
 }
 
 func (e *UnrepeatableError) Error() string {
 	return fmt.Sprintf("plugin %s cannot be run again on a single record: %s", e.Plugin, e.Reason)
 }
 
+func (e *UnrepeatableError) Unwrap() error { return e.Err }
+
 // Replay runs rec again, as r says a stage did before: alone, in a fresh
 // instance in the state of the image of r's level, with r's clock, batch id
 // and limits. The rest of cfg is as it was then; its Fuel and MemoryBytes count
 // where r does not tell its own. The same plugin answers the same, with the
-// same fuel and logs, on any node; another plugin gets the same input.
+// same fuel and logs, on any node; another plugin gets the same input. What the
+// guest has signed is answered from r, without keys.
 //
 // What the guest counts and logs is passed to no one. Errors are about the
 // circumstances, not the record: *UnrepeatableError, *InitError, limits beyond
 // those of the runtime, a configuration that the plugin does not take, an image
 // that cannot be made. A guest that never returns blocks the call for ever.
 func (m *Module) Replay(ctx context.Context, cfg StageConfig, rec *record.Record, r *record.Replay) (*Replayed, error) {
-	cfg.Logger, cfg.OnLog, cfg.OnCount, cfg.ForgetFailures = nil, nil, nil, false
-	if r != nil && r.FuelLimit > 0 {
-		cfg.Fuel = r.FuelLimit
-	}
-	if r != nil && r.MemoryLimit > 0 {
-		cfg.MemoryBytes = r.MemoryLimit
-	}
-	s, err := m.stage(cfg)
+	s, err := m.stage(cfg.AsIn(r))
 	if err != nil {
 		return nil, fmt.Errorf("replay record %s: %w", rec.ID(), err)
 	}
@@ -71,11 +70,11 @@ func (s *Stage) replay(ctx context.Context, rec *record.Record, r *record.Replay
 	isLines := s.mod.info.Mode == manifest.ModeLines
 	switch {
 	case s.stateful:
-		return nil, &UnrepeatableError{s.cfg.Plugin, statefulReason}
+		return nil, &UnrepeatableError{Plugin: s.cfg.Plugin, Reason: statefulReason}
 	case isLines && s.lines == LinesBatch:
-		return nil, &UnrepeatableError{s.cfg.Plugin, linesBatchReason}
+		return nil, &UnrepeatableError{Plugin: s.cfg.Plugin, Reason: linesBatchReason}
 	case r == nil:
-		return nil, &UnrepeatableError{s.cfg.Plugin, "the circumstances of the call are not known"}
+		return nil, &UnrepeatableError{Plugin: s.cfg.Plugin, Reason: "the circumstances of the call are not known"}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -92,6 +91,8 @@ func (s *Stage) replayCall(ctx context.Context, out *Replayed, rec *record.Recor
 		return fmt.Errorf("plugin %s: there is no image of level %d; levels are from 0 to %d", s.cfg.Plugin, r.ImageLevel, maxImageLevel)
 	}
 	s.level = r.ImageLevel
+	keys := &player{plugin: s.cfg.Plugin, recorded: r.Signatures}
+	s.cfg.Sign = keys.sign
 	in, err := s.newInstance(ctx)
 	if err != nil {
 		return err
@@ -102,7 +103,11 @@ func (s *Stage) replayCall(ctx context.Context, out *Replayed, rec *record.Recor
 	}
 	b := &record.Batch{Partition: record.Partition{Topic: rec.Topic, Broker: rec.Broker, Num: rec.Partition}, Records: []record.Record{*rec}, Now: r.Now}
 	c := caller{stage: s, in: in, batch: b, out: &out.Results, as: r}
-	if failed := c.call(0, 1); failed != nil {
+	failed := c.call(0, 1)
+	if keys.err != nil {
+		return keys.err
+	}
+	if failed != nil {
 		out.Results.Failures = append(out.Results.Failures, record.Failure{Err: failed})
 	}
 	out.Logs, out.Fuel, out.ImageLevel = in.env.Texts(), in.env.fuel.used(), in.image.level

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/plugins/abi"
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -69,15 +69,15 @@ func TestReplay(t *testing.T) {
 		cfg := StageConfig{Flow: "default/f", FlowUID: 77, Stage: "s", Envelope: c.envelope, Isolation: c.isolation, Fuel: c.fuel, Config: []byte(c.config)}
 		if modules[c.file] == nil {
 			for _, rt := range runtimes {
-				modules[c.file] = append(modules[c.file], compile(t, rt, read(t, c.file)))
+				modules[c.file] = append(modules[c.file], compile(t, rt, testkit.Read(t, c.file)))
 			}
 		}
 		s, others := newStage(t, modules[c.file][0], cfg), modules[c.file][1:]
 		cfg.Fuel = 0 // the replay knows
 		for _, bad := range c.bad {
 			t.Run(fmt.Sprintf("%s/%.12s", strings.TrimSuffix(c.file[strings.LastIndexByte(c.file, '/')+1:], ".wasm"), bad), func(t *testing.T) {
-				b := batchOf(among(c.good, bad)...)
-				out := process(t, s, b)
+				b := testkit.Batch(among(c.good, bad)...)
+				out := testkit.Process(t, s, b)
 				if len(out.Failures) != 1 || out.Failures[0].In != 37 {
 					t.Fatalf("got %+v, want one failure of record 37", out.Failures)
 				}
@@ -96,17 +96,17 @@ func TestReplay(t *testing.T) {
 // starts from that level again.
 func TestReplayOfAHigherImage(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
-	m := compile(t, rt, read(t, faultyWasm))
+	m := compile(t, rt, testkit.Read(t, faultyWasm))
 	s := newStage(t, m, StageConfig{Stage: "s"})
 	for range raiseAfter {
-		process(t, s, batchOf("grow"))
+		testkit.Process(t, s, testkit.Batch("grow"))
 	}
-	b := batchOf(among("x", "trap")...)
-	out := process(t, s, b)
+	b := testkit.Batch(among("x", "trap")...)
+	out := testkit.Process(t, s, b)
 	if len(out.Failures) != 1 || out.Failures[0].Replay.ImageLevel != 1 {
 		t.Fatalf("got %+v, want a failure from level 1", out.Failures)
 	}
-	sameAgain(t, compile(t, open(t, Config{}), read(t, faultyWasm)), StageConfig{Stage: "s"}, b, &out.Failures[0])
+	sameAgain(t, compile(t, open(t, Config{}), testkit.Read(t, faultyWasm)), StageConfig{Stage: "s"}, b, &out.Failures[0])
 
 	var none *ImageError
 	high := *out.Failures[0].Replay
@@ -124,11 +124,11 @@ func TestReplayOfAHigherImage(t *testing.T) {
 // asks, and what is emitted is the same.
 func TestReplayOfClockAndRandom(t *testing.T) {
 	s := stageOf(t, open(t, Config{}), wasiWasm, StageConfig{FlowUID: 77, Stage: "s"})
-	other := compile(t, open(t, Config{}), read(t, wasiWasm))
+	other := compile(t, open(t, Config{}), testkit.Read(t, wasiWasm))
 	for _, value := range []string{"random", "time", "monotonic", "sleep", "stderr"} {
-		b := batchOf(value)
+		b := testkit.Batch(value)
 		b.Records[0].Offset = 4711
-		want := process(t, s, b)
+		want := testkit.Process(t, s, b)
 		r := &record.Replay{BatchID: abi.BatchID(77, "s", b.Partition, 4711, 1), Now: b.Now}
 		for range 5 {
 			got, err := other.Replay(t.Context(), StageConfig{Stage: "another id"}, &b.Records[0], r)
@@ -158,9 +158,8 @@ func TestReplayOfClockAndRandom(t *testing.T) {
 func counting() []byte {
 	const ptr, length, p, q = 0, 1, 2, 3
 	const result = 0x80000
-	uleb := func(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
-	text := func(s string) string { return string(uleb(len(s))) + s }
-	section := func(id byte, s string) string { return string(id) + text(s) }
+	text := func(s string) string { return string(testkit.Name(s)) }
+	section := func(id byte, s string) string { return string(testkit.Section(id, []byte(s))) }
 	num := func(n int) string { // i32.const
 		var out []byte
 		for v := n; ; v >>= 7 {
@@ -170,10 +169,10 @@ func counting() []byte {
 			out = append(out, byte(v&0x7f|0x80))
 		}
 	}
-	get := func(i int) string { return "\x20" + string(uleb(i)) }
-	set := func(i int) string { return "\x21" + string(uleb(i)) }
-	load := func(at int) string { return "\x28\x02" + string(uleb(at)) }
-	store := func(at int) string { return "\x36\x02" + string(uleb(at)) }
+	get := func(i int) string { return "\x20" + string(testkit.Uleb(i)) }
+	set := func(i int) string { return "\x21" + string(testkit.Uleb(i)) }
+	load := func(at int) string { return "\x28\x02" + string(testkit.Uleb(at)) }
+	store := func(at int) string { return "\x36\x02" + string(testkit.Uleb(at)) }
 	const add, sub, copies, fill = "\x6a", "\x6b", "\xfc\x0a\x00\x00", "\xfc\x0b\x00"
 
 	batch := "\x01\x02\x7f" + // two locals
@@ -198,14 +197,13 @@ func counting() []byte {
 		num(result) + get(q) + num(result) + sub + store(0) +
 		num(result) + "\xad\x42\x20\x86" + get(q) + num(result) + sub + "\xad\x84" +
 		"\x0b"
-	body := func(s string) string { return text(s) }
 	return []byte("\x00asm\x01\x00\x00\x00" +
 		section(1, "\x05"+"\x60\x03\x7f\x7f\x7f\x00"+"\x60\x03\x7f\x7f\x7c\x00"+"\x60\x00\x00"+"\x60\x01\x7f\x01\x7f"+"\x60\x02\x7f\x7f\x01\x7e") +
 		section(2, "\x02"+text("stage")+text("log")+"\x00\x00"+text("stage")+text("count")+"\x00\x01") +
 		section(3, "\x03\x02\x03\x04") +
 		section(5, "\x01\x00\x10") +
 		section(7, "\x04"+text("memory")+"\x02\x00"+text("stage_abi_1")+"\x00\x02"+text("stage_alloc")+"\x00\x03"+text("stage_batch")+"\x00\x04") +
-		section(10, "\x03"+body("\x00\x0b")+body("\x00"+num(1<<16)+"\x0b")+body(batch)))
+		section(10, "\x03"+text("\x00\x0b")+text("\x00"+num(1<<16)+"\x0b")+text(batch)))
 }
 
 // TestAnsweredOtherwiseAlone: a guest that looks at its whole call fails its
@@ -217,7 +215,7 @@ func TestAnsweredOtherwiseAlone(t *testing.T) {
 	var logged, counted int
 	cfg := StageConfig{Stage: "s", OnLog: func(slog.Level, string) { logged++ }, OnCount: func(string, float64) { counted++ }}
 	s := newStage(t, m, cfg)
-	out := process(t, s, batchOf("a", "b", "c"))
+	out := testkit.Process(t, s, testkit.Batch("a", "b", "c"))
 	if len(out.Failures) != 3 {
 		t.Fatalf("got %+v", out)
 	}
@@ -230,8 +228,8 @@ func TestAnsweredOtherwiseAlone(t *testing.T) {
 		t.Errorf("got %+v, %d lines logged, %d counts; want those of the first call alone", st, logged, counted)
 	}
 
-	b := batchOf("alone")
-	out = process(t, s, b)
+	b := testkit.Batch("alone")
+	out = testkit.Process(t, s, b)
 	if len(out.Failures) != 1 || !slices.Equal(out.Failures[0].Replay.Logs, []string{"aaaaa"}) || logged != 2 || counted != 2 {
 		t.Fatalf("got %+v, %d lines logged, %d counts", out, logged, counted)
 	}
@@ -241,7 +239,7 @@ func TestAnsweredOtherwiseAlone(t *testing.T) {
 	}
 
 	s = newStage(t, m, StageConfig{Stage: "s", ForgetFailures: true})
-	out = process(t, s, batchOf("a", "b", "c"))
+	out = testkit.Process(t, s, testkit.Batch("a", "b", "c"))
 	if st := s.Stats(); st.Calls != 1 || len(out.Failures) != 3 || out.Failures[0].Replay != nil {
 		t.Errorf("failures that are forgotten: got %+v, %+v", st, out.Failures)
 	}
@@ -250,11 +248,11 @@ func TestAnsweredOtherwiseAlone(t *testing.T) {
 // TestReplayOfARefusedRecord: what the host refuses before the guest sees it
 // has neither logs nor fuel, whatever was called before.
 func TestReplayOfARefusedRecord(t *testing.T) {
-	m := compile(t, open(t, Config{Workers: 1}), read(t, faultyWasm))
+	m := compile(t, open(t, Config{Workers: 1}), testkit.Read(t, faultyWasm))
 	s := newStage(t, m, StageConfig{Stage: "s"})
-	process(t, s, batchOf("log"))
-	b := batchOf("log", strings.Repeat("x", 17<<20), "log")
-	out := process(t, s, b)
+	testkit.Process(t, s, testkit.Batch("log"))
+	b := testkit.Batch("log", strings.Repeat("x", 17<<20), "log")
+	out := testkit.Process(t, s, b)
 	if len(out.Failures) != 1 || out.Failures[0].In != 1 || out.Failures[0].Err.Class != record.TooLarge {
 		t.Fatalf("got %+v", out.Failures)
 	}
@@ -266,9 +264,9 @@ func TestReplayOfARefusedRecord(t *testing.T) {
 
 func TestReplayRefuses(t *testing.T) {
 	rt := open(t, Config{})
-	faulty, lines := compile(t, rt, read(t, faultyWasm)), compile(t, rt, read(t, linesWasm))
-	rec := &batchOf("x").Records[0]
-	r := &record.Replay{Now: now}
+	faulty, lines := compile(t, rt, testkit.Read(t, faultyWasm)), compile(t, rt, testkit.Read(t, linesWasm))
+	rec := &testkit.Batch("x").Records[0]
+	r := &record.Replay{Now: testkit.Now}
 	for _, c := range []struct {
 		name string
 		m    *Module
@@ -293,11 +291,11 @@ func TestReplayRefuses(t *testing.T) {
 		}
 	}
 	s := newStage(t, lines, StageConfig{Stage: "s", Lines: LinesBatch})
-	if out := process(t, s, batchOf("x", "error: x")); len(out.Failures) != 2 || out.Failures[0].NoReplay != linesBatchReason {
+	if out := testkit.Process(t, s, testkit.Batch("x", "error: x")); len(out.Failures) != 2 || out.Failures[0].NoReplay != linesBatchReason {
 		t.Errorf("lines: batch: got %+v", out.Failures)
 	}
 	s = newStage(t, faulty, StageConfig{Stage: "s", Isolation: IsolationFailure})
-	if out := process(t, s, batchOf("fail", "trap")); len(out.Failures) != 2 || out.Failures[0].NoReplay != statefulReason || out.Failures[1].NoReplay != statefulReason {
+	if out := testkit.Process(t, s, testkit.Batch("fail", "trap")); len(out.Failures) != 2 || out.Failures[0].NoReplay != statefulReason || out.Failures[1].NoReplay != statefulReason {
 		t.Errorf("isolation: failure: got %+v", out.Failures)
 	}
 	// Another configuration is told, not refused.

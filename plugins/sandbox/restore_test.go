@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/internal/wasmgen"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -75,7 +76,7 @@ func restored(t *testing.T, rt *Runtime, seed uint64) (restores int64) {
 	}
 	used := stage()
 	defer used.Close(t.Context())
-	for i, b := range []*record.Batch{batchOf("abcd"), batchOf("x", "yz"), batchOf("abcd")} {
+	for i, b := range []*record.Batch{testkit.Batch("abcd"), testkit.Batch("x", "yz"), testkit.Batch("abcd")} {
 		got := runAfter(t, used, b)
 		fresh := stage()
 		want := runAfter(t, fresh, b)
@@ -92,7 +93,7 @@ func restored(t *testing.T, rt *Runtime, seed uint64) (restores int64) {
 
 func TestRestoreOfRandomModules(t *testing.T) {
 	modules := uint64(200)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.Race {
 		modules = 60
 	}
 	rt := open(t, Config{Workers: 1})

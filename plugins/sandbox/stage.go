@@ -17,111 +17,6 @@ import (
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
-// StageConfig is the place of a plugin in a flow. The zero value works, for a
-// plugin that needs no configuration.
-type StageConfig struct {
-	// Flow is {project}/{name}, Stage the id in it, Plugin name@version; all
-	// for logs and messages.
-	Flow, Stage, Plugin string
-	// FlowUID goes into batch ids.
-	FlowUID uint64
-	// Digest of the plugin for logs; empty: the module's own.
-	Digest string
-	// Config is given to stage_init; empty: {}. In extism mode it is what
-	// config_get answers: an object, whose values are given as texts, nested
-	// ones as JSON.
-	Config json.RawMessage
-	// Function is the export that an Extism plugin is called by; empty: that
-	// of its manifest. Other plugins have none.
-	Function string
-	// Hosts are those that an Extism plugin may reach by HTTP: names in lower
-	// case, in which * stands for any run of characters. None: it reaches no
-	// network. With any the stage is impure. Other plugins have none.
-	Hosts []string
-	// MemoryBytes limits the guest's memory; 0: memory_mb of the manifest,
-	// else the runtime's limit. More than that is an error.
-	MemoryBytes int64
-	// Fuel is what a record may cost; 0: fuel_per_record of the manifest, else
-	// the runtime's limit. More than that is an error.
-	Fuel int64
-	// Lines is how a lines program runs: LinesEach, LinesBatch, or empty for
-	// the first; a program whose manifest asks for batch needs one of both.
-	Lines string
-	// Envelope gives a lines program whole records as JSON and reads such.
-	Envelope bool
-	// Isolation is IsolationBatch, IsolationRecord, IsolationFailure, or empty
-	// for the first.
-	Isolation string
-	// Outputs are the outputs, beside the default one, that the flow takes.
-	// Emitting to another one is a protocol error.
-	Outputs []string
-	// ForgetFailures says that failures are counted and not kept. They may
-	// then come without a Replay, which costs a call for each that a guest
-	// answers among other records.
-	ForgetFailures bool
-
-	// Logger gets the guest's log lines, nil discards.
-	Logger *slog.Logger
-	// OnLog gets the same lines, may be nil. Both are called within Process,
-	// at most LogsPerSecond times a second.
-	OnLog func(level slog.Level, line string)
-	// OnCount gets what guests count, summed up for each call; may be nil.
-	// It is called within Process, by several goroutines at once.
-	OnCount func(name string, delta float64)
-}
-
-// Log is the logger of the stage's messages, which name flow, stage and plugin.
-func (c *StageConfig) Log() *slog.Logger {
-	if c.Logger == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return c.Logger.With("flow", c.Flow, "stage", c.Stage, "plugin", c.Plugin)
-}
-
-// Limits are the memory of an instance and the fuel of a record: what c asks
-// for, else what the plugin's manifest does, else the most that a runtime
-// gives, which is passed. The error says what of c or of the plugin is beyond
-// that.
-func (c *StageConfig) Limits(info *Info, maxMemory, maxFuel int64) (memory, fuel int64, err error) {
-	var errs []error
-	memory = maxMemory
-	switch {
-	case c.MemoryBytes > memory:
-		errs = append(errs, fmt.Errorf("memory: %s is more than this node allows, %s", BytesText(c.MemoryBytes), BytesText(memory)))
-	case c.MemoryBytes > 0:
-		memory = c.MemoryBytes
-	case info.Manifest != nil && info.Manifest.MemoryMB > 0:
-		memory = min(memory, int64(info.Manifest.MemoryMB)<<20)
-	}
-	memory = memory / pageBytes * pageBytes
-	if info.MemoryMinBytes > memory {
-		errs = append(errs, fmt.Errorf("memory: the plugin starts with %s, the limit is %s", BytesText(info.MemoryMinBytes), BytesText(memory)))
-	}
-	fuel = maxFuel
-	switch {
-	case c.Fuel < 0 || c.Fuel > fuel:
-		errs = append(errs, fmt.Errorf("fuel: %d a record is not from 0 to what this node allows, %d", c.Fuel, fuel))
-	case c.Fuel > 0:
-		fuel = c.Fuel
-	case info.Manifest != nil && info.Manifest.FuelPerRecord > 0:
-		fuel = min(fuel, info.Manifest.FuelPerRecord)
-	}
-	return memory, fuel, errors.Join(errs...)
-}
-
-// When a call mode guest is put back to its image.
-const (
-	// IsolationBatch: before each call, which has the records of one batch.
-	IsolationBatch = "batch"
-	// IsolationRecord: before each record.
-	IsolationRecord = "record"
-	// IsolationFailure: only after a call that failed. The stage is then
-	// stateful: what it answers depends on what its instance saw before,
-	// instances do not know of each other, and its failures cannot be
-	// repeated.
-	IsolationFailure = "failure"
-)
-
 // LogsPerSecond limits the log lines that a stage passes on; a burst may have
 // LogBurst.
 const (
@@ -179,10 +74,7 @@ type Stage struct {
 	stateful   bool
 	lines      string
 
-	// workers has a place for each instance in use; its capacity is the
-	// number of workers.
-	workers chan struct{}
-	closed  chan struct{}
+	gate *Gate // as wide as there are workers
 
 	mu        sync.Mutex
 	idle      []*instance // guarded by mu; the last one used is at the end
@@ -237,8 +129,7 @@ func (m *Module) NewStage(ctx context.Context, cfg StageConfig) (*Stage, error) 
 func (m *Module) stage(cfg StageConfig) (*Stage, error) {
 	s := &Stage{
 		rt: m.rt, mod: m, cfg: cfg,
-		workers: make(chan struct{}, m.rt.cfg.Workers), closed: make(chan struct{}),
-		maxLevel: maxImageLevel,
+		gate: NewGate(m.rt.cfg.Workers), maxLevel: maxImageLevel,
 	}
 	s.forks.Store(maxForks)
 	if err := s.configure(); err != nil {
@@ -249,13 +140,7 @@ func (m *Module) stage(cfg StageConfig) (*Stage, error) {
 
 func (s *Stage) configure() error {
 	cfg, info := &s.cfg, s.mod.info
-	if cfg.Digest == "" {
-		cfg.Digest = info.Digest
-	}
-	if cfg.Plugin == "" {
-		n := info.Named("plugin")
-		cfg.Plugin = n.Name + "@" + n.Version
-	}
+	cfg.Defaults(info)
 	s.log, s.outlet = cfg.Log(), NewOutlet(cfg)
 
 	var errs []error
@@ -289,11 +174,11 @@ func (s *Stage) configure() error {
 	if cfg.Function != "" {
 		errs = append(errs, fmt.Errorf("function: %q is for Extism plugins; this one runs in mode %s, take it away", cfg.Function, info.Mode))
 	}
+	if cfg.Sign != nil && isLines {
+		errs = append(errs, errors.New("sign: a program that reads STDIN cannot sign; build the plugin with a PDK"))
+	}
 	if len(cfg.Hosts) > 0 {
 		errs = append(errs, fmt.Errorf("hosts: only Extism plugins reach hosts; this one runs in mode %s, take them away", info.Mode))
-	}
-	if len(cfg.Config) == 0 {
-		cfg.Config = json.RawMessage("{}")
 	}
 	if !json.Valid(cfg.Config) {
 		errs = append(errs, errors.New("configuration of the plugin: it is no JSON"))
@@ -350,12 +235,11 @@ func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Result
 	if len(b.Records) == 0 {
 		return nil
 	}
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
 	}
-	defer func() { <-s.workers }()
-	unit := out.Unit
-	emits, drops, failures := len(out.Emits), len(out.Drops), len(out.Failures)
+	defer s.gate.Leave()
+	before := out.Mark()
 	var err error
 	switch {
 	case s.mod.info.Mode != manifest.ModeLines:
@@ -366,31 +250,11 @@ func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Result
 		err = s.processLines(ctx, b, out)
 	}
 	if err != nil {
-		out.Unit = unit
-		clear(out.Emits[emits:])
-		clear(out.Failures[failures:])
-		out.Emits, out.Drops, out.Failures = out.Emits[:emits], out.Drops[:drops], out.Failures[:failures]
+		out.Rewind(before)
 		return fmt.Errorf("stage %q: plugin %s: %w", s.cfg.Stage, s.cfg.Plugin, err)
 	}
-	s.count.failed.Add(int64(len(out.Failures) - failures))
+	s.count.failed.Add(int64(len(out.Failed(before))))
 	return nil
-}
-
-// enter takes a worker's place.
-func (s *Stage) enter(ctx context.Context) error {
-	select {
-	case <-s.closed:
-		return ErrClosed
-	default:
-	}
-	select {
-	case s.workers <- struct{}{}:
-		return nil
-	case <-s.closed:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Close waits for running calls, then closes all instances. Later calls of
@@ -398,13 +262,8 @@ func (s *Stage) enter(ctx context.Context) error {
 // in use are then closed by their calls.
 func (s *Stage) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() {
-		close(s.closed)
-		for range cap(s.workers) {
-			select {
-			case s.workers <- struct{}{}:
-			case <-ctx.Done():
-				s.closeErr = fmt.Errorf("close stage %q: calls of plugin %s are still running: %w", s.cfg.Stage, s.cfg.Plugin, ctx.Err())
-			}
+		if err := s.gate.Shut(ctx); err != nil {
+			s.closeErr = fmt.Errorf("close stage %q: calls of plugin %s are still running: %w", s.cfg.Stage, s.cfg.Plugin, err)
 		}
 		s.mu.Lock()
 		idle, programs := s.idle, s.programs

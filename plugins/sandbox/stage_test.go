@@ -12,7 +12,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/millrace-io/millrace/examples/orders/orderstage"
 	"github.com/millrace-io/millrace/plugins/abi"
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -59,8 +61,8 @@ func TestBehaviours(t *testing.T) {
 		{"zero-result", record.Rejected, 0, "it gave the batch up"},
 	} {
 		t.Run(c.value, func(t *testing.T) {
-			b := batchOf("first", c.value, "last")
-			out := process(t, s, b)
+			b := testkit.Batch("first", c.value, "last")
+			out := testkit.Process(t, s, b)
 			if len(out.Emits) != 2 || out.Emits[0].In != 0 || out.Emits[1].In != 2 || len(out.Drops) != 0 || len(out.Failures) != 1 {
 				t.Fatalf("got %+v, want the first and the last emitted, one failure", out)
 			}
@@ -74,12 +76,12 @@ func TestBehaviours(t *testing.T) {
 			if strings.ContainsAny(f.Err.Message, "\n\t") || strings.Contains(f.Err.Message, "goroutine") {
 				t.Errorf("the message is not one sentence: %q", f.Err.Message)
 			}
-			if f.Replay == nil || f.Replay.Now != now || f.Replay.ConfigHash != s.configHash {
+			if f.Replay == nil || f.Replay.Now != testkit.Now || f.Replay.ConfigHash != s.configHash {
 				t.Errorf("got replay %+v", f.Replay)
 			}
 			// The stack pointer, a global, and the heap are those of the image.
 			for range 2 {
-				again := process(t, s, batchOf("state", "stack-address"))
+				again := testkit.Process(t, s, testkit.Batch("state", "stack-address"))
 				if got := string(again.Emits[0].Record.Value); got != "1" {
 					t.Errorf("the guest remembers: counter %s, want 1", got)
 				}
@@ -108,7 +110,7 @@ func stackAddress(t *testing.T, s *Stage) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := process(t, fresh, batchOf("state", "stack-address"))
+		out := testkit.Process(t, fresh, testkit.Batch("state", "stack-address"))
 		stackAddressOnce.of[s] = string(out.Emits[1].Record.Value)
 		if err := fresh.Close(t.Context()); err != nil {
 			t.Fatal(err)
@@ -121,7 +123,7 @@ func stackAddress(t *testing.T, s *Stage) string {
 // does, and the other 9,999 are emitted in order.
 func TestOneOfTenThousand(t *testing.T) {
 	rt := open(t, Config{})
-	m := compile(t, rt, read(t, faultyWasm))
+	m := compile(t, rt, testkit.Read(t, faultyWasm))
 	for _, bad := range []string{"trap", "wrong-length", "missing", "doubled", "unknown-id"} {
 		t.Run(bad, func(t *testing.T) {
 			s := newStage(t, m, StageConfig{Stage: "s"})
@@ -136,11 +138,11 @@ func TestOneOfTenThousand(t *testing.T) {
 				if from <= at && at < from+size {
 					values[at-from] = bad
 				}
-				b := batchOf(values...)
+				b := testkit.Batch(values...)
 				for i := range b.Records {
 					b.Records[i].Offset = int64(from + i)
 				}
-				out := process(t, s, b)
+				out := testkit.Process(t, s, b)
 				for _, e := range out.Emits {
 					if next == at {
 						next++
@@ -177,9 +179,9 @@ func TestOneOfTenThousand(t *testing.T) {
 func TestEmissions(t *testing.T) {
 	rt := open(t, Config{})
 	s := stageOf(t, rt, faultyWasm, StageConfig{Stage: "s", Outputs: []string{"audit"}})
-	b := batchOf("emit3", "drop", "output1")
+	b := testkit.Batch("emit3", "drop", "output1")
 	b.Records[0].Path = "\x00\x05"
-	out := process(t, s, b)
+	out := testkit.Process(t, s, b)
 	var got []string
 	for _, e := range out.Emits {
 		got = append(got, fmt.Sprintf("%d>%d %s %s %s to=%d", e.In, e.Output, e.Record.ID(), e.Record.Key, e.Record.Value, e.Record.To))
@@ -197,26 +199,26 @@ func TestEmissions(t *testing.T) {
 // order and compares everything that comes out.
 func TestDeterminism(t *testing.T) {
 	rt := open(t, Config{})
-	m := compile(t, rt, read(t, wasiWasm))
+	m := compile(t, rt, testkit.Read(t, wasiWasm))
 	values := []string{"random", "time", "random", "monotonic", "sleep", "stderr", "stdout", "args", "env", "stdin", "pass"}
 	first := newStage(t, m, StageConfig{Stage: "s", FlowUID: 7})
-	want := process(t, first, batchOf(values...))
+	want := testkit.Process(t, first, testkit.Batch(values...))
 	if len(want.Emits) != len(values) {
 		t.Fatalf("got failures %+v", want.Failures)
 	}
 	for i := range 3 {
 		s := newStage(t, m, StageConfig{Stage: "s", FlowUID: 7})
 		for range i {
-			process(t, s, batchOf("random", "panic", "time"))
+			testkit.Process(t, s, testkit.Batch("random", "panic", "time"))
 		}
 		for _, s := range []*Stage{first, s} {
-			if got := process(t, s, batchOf(values...)); !reflect.DeepEqual(got, want) {
+			if got := testkit.Process(t, s, testkit.Batch(values...)); !reflect.DeepEqual(got, want) {
 				t.Errorf("run %d: got %+v\nwant %+v", i, got, want)
 			}
 		}
 	}
 	other := newStage(t, m, StageConfig{Stage: "s", FlowUID: 8})
-	if got := process(t, other, batchOf(values...)); reflect.DeepEqual(got.Emits[0], want.Emits[0]) {
+	if got := testkit.Process(t, other, testkit.Batch(values...)); reflect.DeepEqual(got.Emits[0], want.Emits[0]) {
 		t.Errorf("another flow has the same random: %s", got.Emits[0].Record.Value)
 	}
 	for i, v := range map[int]string{1: "1760000000000000", 7: "", 8: "", 9: "0"} {
@@ -239,7 +241,7 @@ func TestDeterminism(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	rt := open(t, Config{Workers: 3})
-	m := compile(t, rt, read(t, ordersWasm))
+	m := compile(t, rt, testkit.Read(t, ordersWasm))
 	a, b := newStage(t, m, StageConfig{Stage: "s"}), newStage(t, m, StageConfig{Stage: "t"})
 	if !a.image.equal(b.image) {
 		t.Error("two stages have different images of the same plugin and configuration")
@@ -258,7 +260,7 @@ func TestImages(t *testing.T) {
 func TestWASIIsRestricted(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
 	s := stageOf(t, rt, wasiWasm, StageConfig{Stage: "s"})
-	out := process(t, s, batchOf("open", "exit", "exit0", "panic", "pass"))
+	out := testkit.Process(t, s, testkit.Batch("open", "exit", "exit0", "panic", "pass"))
 	if len(out.Emits) != 1 || out.Emits[0].In != 4 || len(out.Failures) != 4 {
 		t.Fatalf("got %+v", out)
 	}
@@ -296,10 +298,10 @@ func (h *heard) count(name string, delta float64) {
 
 func TestLogsAndCounts(t *testing.T) {
 	rt := open(t, Config{Workers: 1, MaxFuel: 500_000_000})
-	m := compile(t, rt, read(t, faultyWasm))
+	m := compile(t, rt, testkit.Read(t, faultyWasm))
 	var h heard
 	s := newStage(t, m, StageConfig{Stage: "s", OnLog: h.log, OnCount: h.count})
-	out := process(t, s, batchOf("count", "log", "count-trap", "log", "count"))
+	out := testkit.Process(t, s, testkit.Batch("count", "log", "count-trap", "log", "count"))
 	if want := []string{"INFO log: hello from faulty", "INFO log: hello from faulty"}; !slices.Equal(h.lines, want) {
 		t.Errorf("got lines %q, want %q: each once, those of the failure with it", h.lines, want)
 	}
@@ -314,12 +316,12 @@ func TestLogsAndCounts(t *testing.T) {
 	}
 
 	h.lines = nil
-	process(t, s, batchOf("log-flood"))
+	testkit.Process(t, s, testkit.Batch("log-flood"))
 	st := s.Stats()
 	if n := len(h.lines); n == 0 || n > LogBurst+10 || st.LogsDropped == 0 || int64(n)+st.LogsDropped != 10_000 {
 		t.Errorf("%d lines passed on, %d dropped, want 10000 together and few passed on", n, st.LogsDropped)
 	}
-	out = process(t, newStage(t, m, StageConfig{Stage: "s"}), batchOf("trap"))
+	out = testkit.Process(t, newStage(t, m, StageConfig{Stage: "s"}), testkit.Batch("trap"))
 	if logs := out.Failures[0].Replay.Logs; len(logs) != 1 {
 		t.Errorf("got logs %q, want one line", logs)
 	}
@@ -327,7 +329,7 @@ func TestLogsAndCounts(t *testing.T) {
 
 func TestConfiguration(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
-	m := compile(t, rt, read(t, faultyWasm))
+	m := compile(t, rt, testkit.Read(t, faultyWasm))
 	var h heard
 	for _, c := range []struct {
 		name, config string
@@ -360,7 +362,7 @@ func TestConfiguration(t *testing.T) {
 		t.Errorf("got %q, want %q: the start is logged once", h.lines, want)
 	}
 	drops := newStage(t, m, StageConfig{Stage: "s", Config: []byte(`{"behaviour":"drop"}`)})
-	if out := process(t, drops, batchOf("a", "b")); len(out.Drops) != 2 {
+	if out := testkit.Process(t, drops, testkit.Batch("a", "b")); len(out.Drops) != 2 {
 		t.Errorf("got %+v, want two drops", out)
 	}
 	_, err := m.NewStage(t.Context(), StageConfig{Stage: "s", Isolation: "never", Lines: "all", Envelope: true, Outputs: []string{"nope"}, MemoryBytes: 1 << 40})
@@ -369,7 +371,7 @@ func TestConfiguration(t *testing.T) {
 			t.Errorf("got %v, want %q in it", err, want)
 		}
 	}
-	upper := compile(t, rt, read(t, upperWasm))
+	upper := compile(t, rt, testkit.Read(t, upperWasm))
 	if _, err := upper.NewStage(t.Context(), StageConfig{Config: []byte(`{"a":1}`)}); err == nil || !strings.Contains(err.Error(), "it exports no stage_init") {
 		t.Errorf("got %v, want that it takes no configuration", err)
 	}
@@ -377,12 +379,12 @@ func TestConfiguration(t *testing.T) {
 
 func TestMemoryLimit(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
-	m := compile(t, rt, read(t, upperWasm))
+	m := compile(t, rt, testkit.Read(t, upperWasm))
 	s := newStage(t, m, StageConfig{Stage: "s", MemoryBytes: 2 << 20})
 	big := strings.Repeat("x", 300<<10)
 	huge := strings.Repeat("y", 1500<<10)
 	beyond := strings.Repeat("z", 3<<20)
-	out := process(t, s, batchOf(big, big, huge, beyond, "a", big))
+	out := testkit.Process(t, s, testkit.Batch(big, big, huge, beyond, "a", big))
 	if len(out.Emits) != 4 {
 		t.Errorf("%d emitted, want the four that fit", len(out.Emits))
 	}
@@ -410,9 +412,9 @@ func TestMemoryLimit(t *testing.T) {
 func TestImageLevels(t *testing.T) {
 	rt := open(t, Config{Workers: 1, MaxFuel: 500_000_000})
 	s := stageOf(t, rt, upperWasm, StageConfig{Stage: "s"})
-	b := batchOf(strings.Repeat("x", 600<<10))
+	b := testkit.Batch(strings.Repeat("x", 600<<10))
 	for range 6 {
-		if out := process(t, s, b); len(out.Emits) != 1 || out.Failures != nil {
+		if out := testkit.Process(t, s, b); len(out.Emits) != 1 || out.Failures != nil {
 			t.Fatalf("got %+v", out)
 		}
 	}
@@ -420,18 +422,18 @@ func TestImageLevels(t *testing.T) {
 		t.Errorf("got level 0 after 6 calls that needed more: %+v", st)
 	}
 	for range raiseAfter * maxImageLevel {
-		process(t, s, b)
+		testkit.Process(t, s, b)
 	}
 	before := s.Stats()
 	for range 5 {
-		process(t, s, b)
+		testkit.Process(t, s, b)
 	}
 	if after := s.Stats(); after.Instances != before.Instances || after.ImageLevel != before.ImageLevel || after.Restores != before.Restores+5 {
 		t.Errorf("the image still does not hold the batch: before %+v after %+v", before, after)
 	}
 	grows := stageOf(t, rt, faultyWasm, StageConfig{Stage: "s"})
 	for range 5 {
-		if out := process(t, grows, batchOf("grow", "state")); string(out.Emits[1].Record.Value) != "1" {
+		if out := testkit.Process(t, grows, testkit.Batch("grow", "state")); string(out.Emits[1].Record.Value) != "1" {
 			t.Errorf("got state %s, want 1", out.Emits[1].Record.Value)
 		}
 	}
@@ -441,7 +443,7 @@ func TestImageLevels(t *testing.T) {
 }
 
 func TestInexactModuleGetsFreshInstances(t *testing.T) {
-	wasm := read(t, faultyWasm)
+	wasm := testkit.Read(t, faultyWasm)
 	rt := open(t, Config{Workers: 1})
 	m := compile(t, rt, wasm)
 	exact := *m.info
@@ -449,7 +451,7 @@ func TestInexactModuleGetsFreshInstances(t *testing.T) {
 	m.info = &exact
 	s := newStage(t, m, StageConfig{Stage: "s"})
 	for range 3 {
-		if out := process(t, s, batchOf("state", "trap")); len(out.Emits) != 1 || string(out.Emits[0].Record.Value) != "1" || len(out.Failures) != 1 {
+		if out := testkit.Process(t, s, testkit.Batch("state", "trap")); len(out.Emits) != 1 || string(out.Emits[0].Record.Value) != "1" || len(out.Failures) != 1 {
 			t.Errorf("got %+v", out)
 		}
 	}
@@ -469,7 +471,7 @@ func TestLanes(t *testing.T) {
 			for i := range 20 {
 				out.Reset()
 				bad := []string{"trap", "grow", "missing", "emit3", "pass"}[(lane+i)%5]
-				if err := s.Process(context.Background(), batchOf("state", bad, "state"), &out); err != nil {
+				if err := s.Process(context.Background(), testkit.Batch("state", bad, "state"), &out); err != nil {
 					t.Error(err)
 					return
 				}
@@ -494,19 +496,21 @@ func TestProcessEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	out := record.Results{Drops: []int32{9}}
-	if err := s.Process(ctx, batchOf("a"), &out); !errors.Is(err, context.Canceled) {
+	if err := s.Process(ctx, testkit.Batch("a"), &out); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 	// All workers busy: waits for one until ctx ends.
-	s.workers <- struct{}{}
-	if err := s.Process(ctx, batchOf("a"), &out); !errors.Is(err, context.Canceled) {
+	if err := s.gate.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Process(ctx, testkit.Batch("a"), &out); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 	if err := s.Close(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("close with a call running: got %v, want context.Canceled", err)
 	}
-	<-s.workers
-	if err := s.Process(t.Context(), batchOf("a"), &out); !errors.Is(err, ErrClosed) {
+	s.gate.Leave()
+	if err := s.Process(t.Context(), testkit.Batch("a"), &out); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
 	}
 	if len(out.Emits) != 0 || len(out.Drops) != 1 {
@@ -522,10 +526,10 @@ func TestProcessEnds(t *testing.T) {
 func TestOrders(t *testing.T) {
 	rt := open(t, Config{})
 	s := stageOf(t, rt, ordersWasm, StageConfig{Stage: "s"})
-	b := &record.Batch{Now: now, Records: orderEvents(t, 1000)}
-	got := process(t, s, b)
+	b := &record.Batch{Now: testkit.Now, Records: orderEvents(t, 1000)}
+	got := testkit.Process(t, s, b)
 	var want record.Results
-	native(b, &want)
+	orderstage.Batch(b, &want)
 	if !slices.Equal(got.Drops, want.Drops) || len(got.Emits) != len(want.Emits) || len(got.Failures) != len(want.Failures) {
 		t.Fatalf("got %d emits, %d drops, %d failures, want %d, %d, %d", len(got.Emits), len(got.Drops), len(got.Failures), len(want.Emits), len(want.Drops), len(want.Failures))
 	}
@@ -537,12 +541,12 @@ func TestOrders(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("the race detector allocates")
 	}
 	rt := open(t, Config{Workers: 1})
 	s := stageOf(t, rt, ordersWasm, StageConfig{Stage: "s"})
-	b := &record.Batch{Now: now, Records: orderEvents(t, 128)}
+	b := &record.Batch{Now: testkit.Now, Records: orderEvents(t, 128)}
 	var out record.Results
 	if got := testing.AllocsPerRun(50, func() {
 		out.Reset()
@@ -594,7 +598,7 @@ func TestHostileArguments(t *testing.T) {
 			a.funcs[2].body = c.body
 			s := newStage(t, compile(t, rt, a.build()), StageConfig{Stage: "s"})
 			for range 2 {
-				out := process(t, s, batchOf("a"))
+				out := testkit.Process(t, s, testkit.Batch("a"))
 				if len(out.Failures) != 1 || out.Failures[0].Err.Class != c.class || !strings.Contains(out.Failures[0].Err.Message, c.want) {
 					t.Errorf("got %+v, want class %v and %q", out.Failures, c.class, c.want)
 				}

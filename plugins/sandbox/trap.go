@@ -21,6 +21,7 @@ func (in *instance) failed(err error) *record.Error {
 	in.env.Finish()
 	text := in.env.trapText(err)
 	_, exited := errors.AsType[*sys.ExitError](err)
+	sign, isSign := errors.AsType[*signFailure](err)
 	// A stack overflow leaves its stack of tens of MB with the function; what
 	// the host recovered from is not known well enough to go on.
 	if exited || strings.Contains(err.Error(), "stack overflow") || strings.Contains(err.Error(), "(recovered by wazero)") {
@@ -31,6 +32,8 @@ func (in *instance) failed(err error) *record.Error {
 	switch {
 	case in.env.fuel.out():
 		return in.env.fuel.error()
+	case isSign:
+		return sign.err
 	case in.alloc.mem.refused > 0:
 		return in.memoryError("%s", text)
 	}

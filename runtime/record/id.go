@@ -82,8 +82,20 @@ func (r *Record) AppendID(b []byte) []byte {
 		b = append(append(b, '/'), r.Broker...)
 	}
 	b = strconv.AppendInt(append(b, '/'), int64(r.Partition), 10)
-	b = strconv.AppendInt(append(b, '/'), r.Offset, 10)
+	if b = append(b, '/'); r.Ref != "" {
+		b = append(b, r.Ref...)
+	} else {
+		b = strconv.AppendInt(b, r.Offset, 10)
+	}
 	return r.Path.append(b)
+}
+
+// checkRef refuses a Ref that would make an ID ambiguous.
+func checkRef(ref string) error {
+	if strings.ContainsAny(ref, "/#") {
+		return fmt.Errorf("ref %q: it holds a / or a #", ref)
+	}
+	return nil
 }
 
 // Trace is a W3C trace id. The zero value means none.

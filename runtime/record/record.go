@@ -6,7 +6,11 @@
 // know where records come from, how stages run or where entries are kept.
 package record
 
-import "time"
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+)
 
 // Header is one key and value of a record's headers. Keys may repeat and their
 // order is kept. A nil Value is a null header value where the source has one.
@@ -41,6 +45,9 @@ type Record struct {
 	// Offset in the partition: a broker's offset, the byte position of a
 	// line of a file, the number of a line of a stream.
 	Offset int64
+	// Ref, if not empty, stands for the offset in the record's identity: for
+	// sources where somebody else names the records. It holds no / and no #.
+	Ref string
 	// Timestamp in Unix milliseconds.
 	Timestamp int64
 	// Trace is the trace id; zero before the source or the lane set it.
@@ -147,14 +154,72 @@ type Replay struct {
 	FuelCosts uint32 `json:"fuel_costs,omitempty"`
 	// Logs are the lines that the guest logged in the call.
 	Logs []string `json:"logs,omitempty"`
+	// Signatures are those that the guest asked for in the call, in order; at
+	// most MaxSignatures, of at most MaxSignatureBytes each.
+	Signatures []Signature `json:"signatures,omitempty"`
 }
 
-// Reset empties r and keeps its memory.
-func (r *Results) Reset() {
-	clear(r.Emits)
-	clear(r.Failures)
-	r.Emits, r.Drops, r.Failures, r.Unit = r.Emits[:0], r.Drops[:0], r.Failures[:0], false
+// Bounds of the signatures in a Replay. A call with more has none.
+const (
+	MaxSignatures     = 64
+	MaxSignatureBytes = 1 << 10
+)
+
+// Signature is one that a guest asked for. It holds neither the key nor the
+// message.
+type Signature struct {
+	// Handle is the number of the key, Alg that of the algorithm, as the guest
+	// gave them.
+	Handle uint32 `json:"handle"`
+	Alg    uint32 `json:"alg"`
+	// MessageSHA256 is the sum of what was to be signed.
+	MessageSHA256 SHA256 `json:"message_sha256"`
+	// Signature is nil where the guest was refused one; Refused is then the
+	// negative number that it got, else 0.
+	Signature []byte `json:"signature,omitempty"`
+	Refused   int32  `json:"refused,omitempty"`
 }
+
+// SHA256 is a sum whose text is 64 hex digits in lower case.
+type SHA256 [32]byte
+
+// MarshalText writes the sum.
+func (s SHA256) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, s[:]), nil }
+
+// UnmarshalText reads the sum.
+func (s *SHA256) UnmarshalText(b []byte) error {
+	if len(b) != hex.EncodedLen(len(s)) {
+		return fmt.Errorf("parse sha-256: %d characters, not %d hex digits", len(b), hex.EncodedLen(len(s)))
+	}
+	if _, err := hex.Decode(s[:], b); err != nil {
+		return fmt.Errorf("parse sha-256: %w", err)
+	}
+	return nil
+}
+
+// Mark is a state of a Results that it can be taken back to.
+type Mark struct {
+	emits, drops, failures int
+	unit                   bool
+}
+
+// Mark tells the present state of r. Reset makes it void.
+func (r *Results) Mark() Mark {
+	return Mark{len(r.Emits), len(r.Drops), len(r.Failures), r.Unit}
+}
+
+// Rewind takes away what was answered since m, and keeps the memory.
+func (r *Results) Rewind(m Mark) {
+	clear(r.Emits[m.emits:])
+	clear(r.Failures[m.failures:])
+	r.Emits, r.Drops, r.Failures, r.Unit = r.Emits[:m.emits], r.Drops[:m.drops], r.Failures[:m.failures], m.unit
+}
+
+// Failed are the failures answered since m.
+func (r *Results) Failed(m Mark) []Failure { return r.Failures[m.failures:] }
+
+// Reset empties r and keeps its memory.
+func (r *Results) Reset() { r.Rewind(Mark{}) }
 
 // Time is the record's timestamp as a time in UTC.
 func (r *Record) Time() time.Time { return time.UnixMilli(r.Timestamp).UTC() }

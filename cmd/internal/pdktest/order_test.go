@@ -264,21 +264,7 @@ func BenchmarkOrders(b *testing.B) {
 		})
 	}
 	run("native", func(out *record.Results) error {
-		buf := make([]byte, 0, 320*len(batch.Records))
-		for i := range batch.Records {
-			at := len(buf)
-			var o orderstage.Outcome
-			switch buf, o = orderstage.Order(buf, batch.Records[i].Value); o {
-			case orderstage.Emit:
-				r := batch.Records[i]
-				r.Value = buf[at:len(buf):len(buf)]
-				out.Emits = append(out.Emits, record.Emit{In: int32(i), Record: r})
-			case orderstage.Drop:
-				out.Drops = append(out.Drops, int32(i))
-			default:
-				out.Failures = append(out.Failures, record.Failure{In: int32(i)})
-			}
-		}
+		orderstage.Batch(batch, out)
 		return nil
 	})
 	for _, g := range []struct{ name, file string }{

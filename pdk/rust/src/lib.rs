@@ -38,6 +38,8 @@
 //! - [`json`] finds fields without parsing the rest.
 //! - [`debug!`], [`info!`], [`warn!`], [`error!`] and [`count`] are seen by the
 //!   operator.
+//! - [`sign`] and [`http`] are for plugins that sign what a delivery sends, and
+//!   judge what comes back.
 //! - `testing` runs a stage in `cargo test`.
 //!
 //! A stage starts each batch from the same state: what a `static` holds after
@@ -49,6 +51,7 @@ mod answer;
 pub mod config;
 mod frame;
 mod host;
+pub mod http;
 pub mod json;
 mod macros;
 mod manifest;
@@ -56,6 +59,7 @@ mod record;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod rt;
+pub mod sign;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 

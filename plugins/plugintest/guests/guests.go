@@ -26,3 +26,15 @@ var Conformance []byte
 //
 //go:embed mutant/mutant.wasm
 var Mutant []byte
+
+// Sign is a `sign` plugin: HMAC-SHA256 of the body, in hex, as a header. Its
+// configuration is `{"header", "key", "times", "query", "refuse"}`.
+//
+//go:embed sign/sign.wasm
+var Sign []byte
+
+// Check is a `validate` plugin: the member `code` of a JSON body decides. 0 is
+// taken, 429 sent again, all else refused.
+//
+//go:embed check/check.wasm
+var Check []byte

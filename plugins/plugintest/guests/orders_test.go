@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/examples/orders/gen"
 	"github.com/millrace-io/millrace/examples/orders/orderstage"
 	"github.com/millrace-io/millrace/plugins/extism"
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/plugintest/guests"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -70,7 +71,7 @@ func extismStage(t *testing.T, wasm []byte) processor {
 
 func goStage(t *testing.T) processor {
 	t.Helper()
-	if testing.Short() || race {
+	if testing.Short() || testkit.Race {
 		t.Skip("compiles a module of 2 MB, which takes half a minute with the race detector")
 	}
 	wasm, err := guests.OrdersGo(t.Context())

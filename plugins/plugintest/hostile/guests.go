@@ -37,6 +37,7 @@ func refused() []Guest {
 		{Name: "import that does not exist", Wasm: batchGuest(16, nil, imports("env", "system", "i>i")), Refused: "import"},
 		{Name: "import of another type", Wasm: batchGuest(16, nil, imports(wasi, "fd_write", "i>i")), Refused: "import"},
 		{Name: "import of a host function that guests do not get", Wasm: batchGuest(16, nil, imports("millrace", "returned", ">")), Refused: "import"},
+		{Name: "sign of another type", Wasm: batchGuest(16, nil, imports("stage", "sign", "iiiiI>i")), Refused: "import"},
 		{Name: "imports a socket of the old WASI", Wasm: batchGuest(16, nil, imports("wasi_unstable", "sock_open", "ii>i")), Refused: "import"},
 		{Name: "300,000 functions", Wasm: many(300_000), Refused: "limits", Huge: true},
 		{Name: "br_table of a million", Wasm: batchGuest(16, block(i32(0), 0x0e, uleb(1_000_000), bytes.Repeat([]byte{0}, 1_000_001))), Refused: "limits"},
@@ -99,6 +100,11 @@ func starting() []Guest {
 		}, Start: "a start function has 1200000 units of fuel"},
 		{Name: "loop in _initialize", Wasm: with("_initialize", ">", forever()), Start: "it used up its fuel: 6000001 units, the budget is 6000000"},
 		{Name: "loop in stage_init", Wasm: with("stage_init", "ii>i", forever(), i32(0)), Start: "it used up its fuel"},
+		{Name: "signs in a loop in _initialize", Wasm: func() []byte {
+			s := newStage(16, imports("stage", "sign", "iiiii>i"))
+			s.export("_initialize", 0, s.fn(">", 0, forever(i32(0), i32(3), i32(0), i32(8), i32(scratch), call(0), drop)))
+			return s.batch(s.passing())
+		}, Start: "it used up its fuel"},
 		{Name: "trap in stage_init", Wasm: with("stage_init", "ii>i", unreachable), Start: "it trapped: unreachable"},
 		{Name: "stage_init says no", Wasm: with("stage_init", "ii>i", i32(-5)), Start: "refused the configuration with code -5"},
 		{Name: "proc_exit in _initialize", Wasm: func() []byte {
@@ -273,6 +279,19 @@ func calling() []Guest {
 	const fuel = "it used up its fuel"
 	stageLog := imports("stage", "log", "iii>")
 	stageCount := imports("stage", "count", "iiF>")
+	stageSign := imports("stage", "sign", "iiiii>i")
+	sign := func(handle, alg, ptr, length, out int64) []byte {
+		return code(i32(handle), i32(alg), i32(ptr), i32(length), i32(out), call(0))
+	}
+	// answers is a guest that traps unless each call is answered so, or by the
+	// 64 zeros of the warm-up.
+	answers := func(want int64, calls ...[]byte) func() []byte {
+		var body []byte
+		for _, c := range calls {
+			body = append(body, code(c, set(2), get(2), i32(want), ne, get(2), i32(64), ne, 0x71, ifThen(unreachable))...)
+		}
+		return batchGuest(16, body, stageSign)
+	}
 	f64 := func(bits uint64) []byte {
 		b := []byte{0x44}
 		for i := range 8 {
@@ -290,6 +309,16 @@ func calling() []Guest {
 		{Name: "count of NaN and infinity", Wasm: batchGuest(16, code(
 			i32(scratch), i32(4), f64(0x7ff8000000000000), call(0), i32(scratch), i32(4), f64(0x7ff0000000000000), call(0)), stageCount), Passes: true},
 		{Name: "count with a name past the memory", Wasm: batchGuest(16, code(i32(-4), i32(100), f64(0), call(0)), stageCount), Class: record.Trap, Message: "it called stage.count"},
+		{Name: "signs what lies outside of its memory", Wasm: answers(-5,
+			sign(0, 3, 0, -1, scratch), sign(0, 3, -8, 16, scratch), sign(0, 3, 1<<20, 1, scratch), sign(0, 3, -1, -1, -1)), Passes: true},
+		{Name: "has signatures written outside of its memory", Wasm: answers(-5,
+			sign(0, 3, 0, 8, -1), sign(0, 3, 0, 8, 1<<20), sign(0, 3, 0, 8, 1<<20-1023), sign(0, 3, 0, 8, -1<<31)), Passes: true},
+		{Name: "signs with keys and algorithms that are not there", Wasm: answers(-1,
+			sign(-1, 3, 0, 8, scratch), sign(0, 0, 0, 8, scratch), sign(1<<30, 1<<30, 0, 0, scratch), sign(0, -1, 0, 1<<20, 0)), Passes: true},
+		{Name: "signs a byte more than 16 MiB", Wasm: batchGuest(258, code(sign(0, 3, 0, 16<<20+1, 0), i32(-5), ne, ifThen(unreachable)), stageSign), Passes: true},
+		{Name: "signs 8 MiB in a loop", Wasm: batchGuest(129, forever(sign(0, 3, 0, 8<<20, 0), drop), stageSign), Class: record.Fuel, Message: fuel},
+		{Name: "signs nothing by RSA in a loop", Wasm: batchGuest(16, forever(sign(0, 17, 0, 0, scratch), drop), stageSign), Class: record.Fuel, Message: fuel},
+		{Name: "signs past its memory in a loop", Wasm: batchGuest(16, forever(sign(0, 17, -1, -1, -1), drop), stageSign), Class: record.Fuel, Message: fuel},
 		{Name: "random of 32 MiB in a loop", Wasm: batchGuest(512, forever(i32(0), i32(32<<20-1), call(0), drop), imports(wasi, "random_get", "ii>i")), Class: record.Fuel, Message: fuel},
 		{Name: "random past the memory", Wasm: batchGuest(16, code(i32(-4), i32(100), call(0), i32(21), ne, ifThen(unreachable)), imports(wasi, "random_get", "ii>i")), Passes: true},
 		{Name: "writes with 4 million iovecs", Wasm: batchGuest(512, forever(i32(2), i32(0), i32(4<<20), i32(0), call(0), drop), imports(wasi, "fd_write", "iiii>i")), Class: record.Fuel, Message: fuel},
@@ -322,6 +351,7 @@ func programs() []Guest {
 	writeAll := code(i32(scratch+16), i32(0), store32(0), i32(scratch+16), i32(1<<20), store32(4), i32(1), i32(scratch+16), i32(1), i32(scratch+8), call(1), drop)
 	const fuel = "it used up its fuel"
 	return []Guest{
+		{Name: "program that signs", Lines: true, Wasm: command(1, code(i32(0), i32(0), i32(0), i32(0), i32(0), call(0), drop), imports("stage", "sign", "iiiii>i")), Refused: "import"},
 		{Name: "program that loops before it reads", Lines: true, Wasm: command(1, forever()), Start: "before it read anything"},
 		{Name: "program that loops", Lines: true, Wasm: command(1, code(readSome, forever()), read), Class: record.Fuel, Message: fuel},
 		{Name: "program that reads for ever", Lines: true, Wasm: command(1, forever(readSome), read), Class: record.Fuel, Message: fuel},

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 )
 
@@ -78,7 +79,7 @@ func TestHostile(t *testing.T) {
 			if testing.Short() {
 				want = shortRounds
 			}
-			want = g.RoundsOf(m, want, raceEnabled || testing.Short())
+			want = g.RoundsOf(m, want, testkit.Race || testing.Short())
 			done, err := g.Rounds(t.Context(), m, want)
 			if err != nil || done != want {
 				t.Errorf("%d rounds of %d: %v", done, want, err)
@@ -110,7 +111,7 @@ func TestCorpus(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s: %d outcomes are given", g.Name, n)
 		}
-		if !((g.Large || g.Huge) && raceEnabled) && !bytes.Equal(g.Wasm(), g.Wasm()) {
+		if !((g.Large || g.Huge) && testkit.Race) && !bytes.Equal(g.Wasm(), g.Wasm()) {
 			t.Errorf("%s: assembled differently each time", g.Name)
 		}
 	}

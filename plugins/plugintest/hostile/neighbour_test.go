@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/examples/orders/gen"
+	"github.com/millrace-io/millrace/plugins/internal/testkit"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -38,7 +39,7 @@ func TestNeighbour(t *testing.T) {
 		n.Batch.Records = append(n.Batch.Records, record.Record{Value: events.Next().Value, Topic: "orders", Offset: int64(i), Attempt: 1, To: -1})
 	}
 	for _, g := range Guests() {
-		if g.Refused != "" || (g.Large || g.Huge) && raceEnabled {
+		if g.Refused != "" || (g.Large || g.Huge) && testkit.Race {
 			continue
 		}
 		t.Run(g.Name, func(t *testing.T) {

@@ -1,5 +1,0 @@
-//go:build race
-
-package guests_test
-
-const race = true

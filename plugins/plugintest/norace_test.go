@@ -1,5 +1,0 @@
-//go:build !race
-
-package plugintest_test
-
-const raceEnabled = false
