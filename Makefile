@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= 0.1.0-dev
 LDFLAGS := -s -w -X github.com/millrace-io/millrace/cmd/internal/flowd.Version=$(VERSION)
 
-.PHONY: all build quickstart test test-fast check fmt-check vet staticcheck cross mod-check faults fuzz bench clean
+.PHONY: all build quickstart test test-fast check fmt-check vet staticcheck cross mod-check faults chaos-delivery fuzz bench clean
 
 all: build
 
@@ -57,6 +57,11 @@ wasm-fixtures: wasm-check
 # Long runs, not part of `make test`.
 faults:
 	MILLRACE_FAULT_LONG=1 $(GO) test -count=1 -v -timeout 60m ./cmd/internal/faulttest
+
+# A million records to a partner with all troubles at once, and twenty SIGKILLs
+# of the node.
+chaos-delivery:
+	MILLRACE_CHAOS_RECORDS=1000000 $(GO) test -count=1 -v -timeout 120m -run TestPartnerInTrouble ./cmd/internal/faulttest
 
 FUZZTIME ?= 60s
 fuzz:

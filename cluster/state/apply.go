@@ -43,6 +43,7 @@ func (s *Store) Apply(entries []LogEntry) ([]Result, error) {
 	results := make([]Result, len(entries))
 	m := s.meta
 	t := newTx(s.db, m.hash)
+	t.maxRequests = s.maxRequests
 	defer t.close()
 	for i, e := range entries {
 		results[i].Index = e.Index
@@ -106,6 +107,8 @@ type tx struct {
 	index   uint64
 	changed bool
 	err     error
+	// maxRequests is MaxRequests, in tests fewer.
+	maxRequests uint64
 }
 
 type cached struct {
@@ -163,6 +166,26 @@ func (t *tx) set(key, value []byte) {
 	t.fault(t.b.Set(key, value, nil))
 }
 
+// put writes a key that is known not to be there; the tx does not keep value.
+func (t *tx) put(key, value []byte) {
+	if t.err != nil {
+		return
+	}
+	t.hash += hashKV(key, value)
+	delete(t.cache, string(key))
+	t.fault(t.b.Set(key, value, nil))
+}
+
+// take deletes a key whose value is known.
+func (t *tx) take(key, value []byte) {
+	if t.err != nil {
+		return
+	}
+	t.hash -= hashKV(key, value)
+	delete(t.cache, string(key))
+	t.fault(t.b.Delete(key, nil))
+}
+
 func (t *tx) del(key []byte) {
 	old, had := t.get(key)
 	if t.err != nil || !had {
@@ -200,6 +223,27 @@ func (t *tx) delAll(prefix []byte) {
 	for _, k := range keys {
 		t.del(k)
 	}
+}
+
+// purge deletes every key with the prefix as one range. It reads them, for the
+// hash, and keeps none of them in memory.
+func (t *tx) purge(prefix []byte) {
+	found := false
+	t.scan(prefix, func(key, value []byte) bool {
+		t.hash -= hashKV(key, value)
+		found = true
+		return true
+	})
+	if t.err == nil && found {
+		t.deleteRange(prefix)
+	}
+}
+
+// deleteRange deletes every key with the prefix, whose hashes are accounted for.
+func (t *tx) deleteRange(prefix []byte) {
+	t.fault(t.b.DeleteRange(prefix, prefixEnd(prefix), nil))
+	// What the cache holds of them is gone; the batch answers from now on.
+	clear(t.cache)
 }
 
 // scan calls f for the keys with the prefix from from on.

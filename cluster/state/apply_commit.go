@@ -1,9 +1,6 @@
 package state
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "fmt"
 
 // Reason says why an item of a Commit was refused.
 type Reason uint8
@@ -20,8 +17,9 @@ const (
 	UnknownFlow
 	// UnknownPartition: no such partition, or it is in another slot.
 	UnknownPartition
-	// Behind: the watermark lies below the one committed in this generation.
-	// A repeated or delayed Commit; nothing of it was applied.
+	// Behind: the watermark lies below the one committed in this generation,
+	// or the life or its tally is an earlier one. A delayed Commit; nothing of
+	// it was applied.
 	Behind
 	// BadRanges: the watermark or the ranges are not what they should be.
 	BadRanges
@@ -36,7 +34,8 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason(%d)", uint8(r))
 }
 
-// RefusedItem is an item of a Commit that was not applied, nor its failures.
+// RefusedItem is an item of a Commit that was not applied, nor what belongs to
+// it.
 type RefusedItem struct {
 	// Item is the index in the command.
 	Item   int
@@ -48,17 +47,9 @@ type CommitResult struct {
 	Refused []RefusedItem
 	// Filed counts the failures that are new in the queue.
 	Filed int
-	// Queues are the failure queues of all flows with an applied item, in the
-	// order of their first item, as they are after this command.
+	// Queues are the sizes of what waits of all flows with an applied item, in
+	// the order of their first item, as they are after this command.
 	Queues []QueueStats
-}
-
-type commitFlow struct {
-	id    FlowID
-	head  *Flow // nil: unknown
-	queue queueCounters
-	filed bool
-	named bool
 }
 
 func (c *Commit) apply(t *tx) (any, error) {
@@ -74,55 +65,88 @@ func (c *Commit) apply(t *tx) (any, error) {
 		}
 		items[k] = i
 	}
+	named := func(what string, flow FlowID, part uint32) error {
+		if _, ok := items[key{flow, part}]; !ok {
+			return refuse(Invalid, "commit: %s of partition %d of flow %d has no item", what, part, flow)
+		}
+		return nil
+	}
 	for i := range c.Failures {
-		f := &c.Failures[i]
-		if _, ok := items[key{f.Flow, f.Part}]; !ok {
-			return nil, refuse(Invalid, "commit: a failure of partition %d of flow %d has no item", f.Part, f.Flow)
+		if err := named("a failure", c.Failures[i].Flow, c.Failures[i].Part); err != nil {
+			return nil, err
+		}
+	}
+	for i := range c.Keeps {
+		if err := named("a kept entry", c.Keeps[i].Flow, c.Keeps[i].Part); err != nil {
+			return nil, err
+		}
+	}
+	for i := range c.Gone {
+		if err := named("an entry that is done", c.Gone[i].Flow, c.Gone[i].Part); err != nil {
+			return nil, err
 		}
 	}
 
 	res := &CommitResult{}
-	flows := make([]commitFlow, 0, 4)
-	flow := func(id FlowID) *commitFlow {
-		for i := range flows {
-			if flows[i].id == id {
-				return &flows[i]
+	flows := make([]*flowTx, 0, 4)
+	flow := func(id FlowID) *flowTx {
+		for _, f := range flows {
+			if f.id == id {
+				return f
 			}
 		}
-		flows = append(flows, commitFlow{id: id, head: t.flow(id), queue: t.queue(id)})
-		return &flows[len(flows)-1]
+		flows = append(flows, newFlowTx(t, id, c.At))
+		return flows[len(flows)-1]
 	}
-	refused := make([]bool, len(c.Items))
+	parts := make([]*partTx, len(c.Items)) // nil: refused
+	part := func(id FlowID, n uint32) *partTx { return parts[items[key{id, n}]] }
 	for i := range c.Items {
-		if reason := c.applyItem(t, &c.Items[i], flow(c.Items[i].Flow)); reason != 0 {
-			refused[i] = true
+		it := &c.Items[i]
+		f := flow(it.Flow)
+		p, reason := c.applyItem(t, it, f)
+		if reason != 0 {
 			res.Refused = append(res.Refused, RefusedItem{i, reason})
-		} else {
-			flow(c.Items[i].Flow).named = true
+			continue
 		}
+		f.named, parts[i] = true, p
 	}
 	for i := range c.Failures {
 		f := &c.Failures[i]
-		if refused[items[key{f.Flow, f.Part}]] {
-			continue
-		}
-		if cf := flow(f.Flow); fileFailure(t, cf, f) {
-			cf.filed = true
+		if p := part(f.Flow, f.Part); p != nil && p.file(f.Entry) {
 			res.Filed++
+			if c.tallyless {
+				p.w.base.Read++
+			}
+		}
+	}
+	for i := range c.Gone {
+		g := &c.Gone[i]
+		if p := part(g.Flow, g.Part); p != nil {
+			p.remove(g.Offset, g.Path)
+		}
+	}
+	for i := range c.Keeps {
+		k := &c.Keeps[i]
+		if p := part(k.Flow, k.Part); p != nil {
+			p.keep(k.Entry, k.raw)
 		}
 	}
 	for i := range c.Items {
-		if it := &c.Items[i]; it.Release && !refused[i] {
+		it := &c.Items[i]
+		if parts[i] == nil {
+			continue
+		}
+		if len(it.Requests) > 0 {
+			parts[i].rememberRequests(it.Requests)
+		}
+		if it.Release {
 			s, _ := t.slot(it.Flow, it.Slot)
 			s.release()
 			t.set(slotKey(it.Flow, it.Slot), s.encode())
 		}
 	}
-	for i := range flows {
-		f := &flows[i]
-		if f.filed {
-			t.set(queueCounterKey(f.id), f.queue.encode())
-		}
+	for _, f := range flows {
+		f.finish()
 		if f.named {
 			res.Queues = append(res.Queues, f.queue.stats(f.id))
 		}
@@ -130,44 +154,39 @@ func (c *Commit) apply(t *tx) (any, error) {
 	return res, nil
 }
 
-func (q queueCounters) stats(flow FlowID) QueueStats {
-	return QueueStats{Flow: flow, Entries: q.entries, Bytes: q.bytes, Last: q.last}
-}
-
-func (c *Commit) applyItem(t *tx, it *CommitItem, f *commitFlow) Reason {
+// applyItem sets the watermark and the tally, to be written when all is done.
+func (c *Commit) applyItem(t *tx, it *CommitItem, f *flowTx) (*partTx, Reason) {
 	switch {
 	case f.head == nil:
-		return UnknownFlow
+		return nil, UnknownFlow
 	case it.Part >= f.head.Parts || it.Slot != uint16(it.Part%uint32(f.head.Slots)):
-		return UnknownPartition
+		return nil, UnknownPartition
 	}
 	slot, ok := t.slot(it.Flow, it.Slot)
 	switch {
 	case !ok:
-		return UnknownPartition
+		return nil, UnknownPartition
 	case slot.Epoch != it.Epoch:
-		return StaleEpoch
+		return nil, StaleEpoch
 	case slot.Owner != c.Node || slot.Incarnation != c.Incarnation:
-		return NotOwner
+		return nil, NotOwner
 	case it.Generation != f.head.Generation:
-		return WrongGeneration
+		return nil, WrongGeneration
 	case !validRanges(it.Low, it.Ranges):
-		return BadRanges
+		return nil, BadRanges
 	}
-	key := watermarkKey(it.Flow, it.Part)
-	if v, ok := t.get(key); ok {
-		old, err := decodeWatermark(it.Part, v)
-		if err != nil {
-			t.fault(err)
-			return BadRanges
-		}
-		if old.Generation == it.Generation && it.Low < old.Low {
-			return Behind
-		}
+	p := f.part(it.Part)
+	w := &p.w
+	if w.Generation == it.Generation && it.Low < w.Low {
+		return nil, Behind
 	}
-	w := Watermark{Low: it.Low, Ranges: it.Ranges, Generation: it.Generation, Deploy: it.Deploy}
-	t.set(key, w.append(make([]byte, 0, 24+4*len(it.Ranges))))
-	return 0
+	if w.epoch == it.Epoch && (it.Life < w.number || it.Life == w.number && it.Tally.before(&w.life)) {
+		return nil, Behind
+	}
+	w.Low, w.Ranges, w.Generation, w.Deploy = it.Low, it.Ranges, it.Generation, it.Deploy
+	w.enter(it.Epoch, it.Life, &it.Tally)
+	p.dirty = true
+	return p, 0
 }
 
 func validRanges(low int64, ranges []Range) bool {
@@ -181,48 +200,4 @@ func validRanges(low int64, ranges []Range) bool {
 		low = r.To
 	}
 	return true
-}
-
-// fileFailure puts a failure in the queue, unless it is there.
-func fileFailure(t *tx, f *commitFlow, c *CommitFailure) bool {
-	in := &c.Entry.Input
-	idx := failureIdxKey(f.id, c.Part, in.Offset, in.Path)
-	if _, filed := t.get(idx); filed {
-		return false
-	}
-	f.queue.last++
-	value := EncodeEntry(c.Entry)
-	key := failureKey(f.id, f.queue.last)
-	h := hashKV(key, value)
-	t.hash += h
-	t.fault(t.b.Set(key, value, nil))
-	t.set(idx, failureIdx{seq: f.queue.last, size: uint64(len(value)), hash: h}.encode())
-	f.queue.entries++
-	f.queue.bytes += uint64(len(value))
-	return true
-}
-
-// purgeQueue removes a flow's failure queue without reading its entries: the
-// index knows their hashes.
-func purgeQueue(t *tx, flow FlowID) {
-	prefix := flowPrefix(keyFailureIdx, flow)
-	var keys [][]byte
-	t.scan(prefix, func(key, value []byte) bool {
-		f, err := decodeFailureIdx(value)
-		if err != nil {
-			t.fault(err)
-			return false
-		}
-		t.hash -= hashKV(key, value) + f.hash
-		keys = append(keys, binary.BigEndian.AppendUint64(flowPrefix(keyFailure, flow), f.seq))
-		return true
-	})
-	if t.err != nil || len(keys) == 0 {
-		return
-	}
-	entries := flowPrefix(keyFailure, flow)
-	t.fault(t.b.DeleteRange(prefix, prefixEnd(prefix), nil))
-	t.fault(t.b.DeleteRange(entries, prefixEnd(entries), nil))
-	// What the cache holds of them is gone; the batch answers from now on.
-	clear(t.cache)
 }

@@ -295,15 +295,21 @@ func (c *FlowDelete) apply(t *tx) (any, error) {
 	if f == nil {
 		return nil, refuse(NotFound, "flow %d does not exist", c.Flow)
 	}
-	if q := t.queue(f.ID); q.entries > 0 && !c.Purge {
+	if q := t.queue(f.ID); !c.Purge && q.kept > 0 {
+		return nil, refuse(QueueNotEmpty, "flow %s: its failure queue holds %d entries and %d records wait for another attempt; delete with --purge to lose them", f.FullName(), q.entries, q.kept)
+	} else if !c.Purge && q.entries > 0 {
 		return nil, refuse(QueueNotEmpty, "flow %s: its failure queue holds %d entries; delete with --purge to lose them", f.FullName(), q.entries)
 	}
-	purgeQueue(t, f.ID)
+	t.purgeQueue(f.ID)
+	for _, p := range []byte{keyRetry, keyRetryDue, keyRetryOrder} {
+		t.purge(flowPrefix(p, f.ID))
+	}
+	t.forgetRequests(f.ID)
 	t.del(queueCounterKey(f.ID))
 	t.del(flowNameKey(f.Project, f.Name))
 	t.del(flowHeadKey(f.ID))
 	t.delAll(flowRevPrefix(f.ID))
-	for _, p := range []byte{keySlot, keyWatermark, keyRetry, keyRetryDue, keyRetryOrder, keyDeploy, keyPartition} {
+	for _, p := range []byte{keySlot, keyWatermark, keyDeploy, keyPartition} {
 		t.delAll(flowPrefix(p, f.ID))
 	}
 	return nil, nil

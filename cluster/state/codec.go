@@ -44,6 +44,8 @@ func putNilBytes(b, v []byte) []byte {
 type decoder struct {
 	b   []byte
 	err error
+	// form is the version of the command that is read.
+	form byte
 }
 
 func (d *decoder) fail(what string) {

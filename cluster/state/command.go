@@ -38,6 +38,8 @@ const (
 	KindTrustPut
 	KindChecksum
 	KindQueueOp
+	KindQueueExpire
+	KindQueueImport
 )
 
 var kindNames = map[Kind]string{
@@ -46,7 +48,7 @@ var kindNames = map[Kind]string{
 	KindPartitionsAdd: "PartitionsAdd", KindConPut: "ConPut", KindConDel: "ConDel", KindAssign: "Assign", KindTarget: "Target",
 	KindCommit: "Commit", KindRetryOp: "RetryOp", KindOffsetReset: "OffsetReset", KindIngest: "Ingest",
 	KindPluginPut: "PluginPut", KindPluginAck: "PluginAck", KindActivate: "Activate", KindPluginDel: "PluginDel",
-	KindTrustPut: "TrustPut", KindChecksum: "Checksum", KindQueueOp: "QueueOp",
+	KindTrustPut: "TrustPut", KindChecksum: "Checksum", KindQueueOp: "QueueOp", KindQueueExpire: "QueueExpire", KindQueueImport: "QueueImport",
 }
 
 func (k Kind) String() string {
@@ -56,8 +58,14 @@ func (k Kind) String() string {
 	return fmt.Sprintf("command(%d)", uint8(k))
 }
 
-// commandVersion is the version of every command's form so far.
-const commandVersion = 1
+// version is the newest version of the form of commands of a kind; older ones
+// are read too.
+func (k Kind) version() byte {
+	if k == KindCommit {
+		return 2
+	}
+	return 1
+}
 
 // MaxCommandBytes is the size above which a command is refused before it is
 // proposed.
@@ -132,7 +140,8 @@ type FlowState struct {
 }
 
 // FlowDelete removes a flow and all that belongs to it. It is refused with
-// QueueNotEmpty while the failure queue holds entries, unless Purge is set.
+// QueueNotEmpty while the failure queue holds entries or records wait for
+// another attempt, unless Purge is set.
 type FlowDelete struct {
 	Flow  FlowID
 	Purge bool
@@ -215,6 +224,22 @@ type CommitItem struct {
 	Deploy     uint32
 	// Release gives the slot up with this commit.
 	Release bool
+	// Life tells one opening of the partition's lane from the other. It rises
+	// with each as long as the epoch is the same; 0 where there is no lane.
+	Life uint64
+	// Tally of that life.
+	Tally Tally
+	// Requests by which records of the partition are known to who sent them;
+	// remembered for a time.
+	Requests []Request
+}
+
+// Request names a record of a source whose sender repeats what was not
+// answered.
+type Request struct {
+	// Ref is the record's; Digest tells another request of the same name.
+	Ref    string
+	Digest uint64
 }
 
 // CommitFailure files a record that cannot go on. It belongs to the item of the
@@ -226,19 +251,59 @@ type CommitFailure struct {
 	Entry *record.Entry
 }
 
-// Commit settles records: watermarks, ranges and failures of partitions whose
-// slots the node owns. Every item is applied entirely, with its failures, or
-// not at all; see Reason. Its result is a *CommitResult.
+// CommitRetry keeps a record for another attempt, under its input's offset and
+// path, or keeps it again with what is known since. It belongs to the item of
+// the same flow and partition.
+type CommitRetry struct {
+	Flow FlowID
+	Part uint32
+	// Entry's Generation stays the one that it was first kept with.
+	Entry *record.Retry
+
+	raw []byte // Entry as the command holds it
+}
+
+// CommitGone says that a kept entry is done: all that came of it is settled. It
+// belongs to the item of the same flow and partition.
+type CommitGone struct {
+	Flow   FlowID
+	Part   uint32
+	Offset int64
+	Path   record.Path
+}
+
+// Commit settles records: watermarks, ranges, tallies, failures and kept
+// entries of partitions whose slots the node owns. Every item is applied
+// entirely, with all that belongs to it, or not at all; see Reason. Its result
+// is a *CommitResult. A Commit may be proposed again: it then changes nothing.
 //
-// A failure that was filed before, by flow, partition, offset and path, keeps
-// its number and its first entry, so a Commit may be proposed again.
+// A failure that was filed before, by flow, partition, offset and path, in the
+// same reset generation, keeps its number and its first entry; one of an older
+// generation is replaced. Its emission is no longer kept.
+//
+// Failures come first, then Gone, then Keeps. A Keep of an emission that lies
+// in the queue, or of an older generation than what is kept of it, is ignored.
+// Among entries with the same Hold that is not 0, one is parked while an earlier
+// one is there, except one of the same batch (Group); to keep an entry parks
+// those that follow it. When the first is gone, the next ones become due at
+// once: up to UnparkAtOnce, and the rest of the last one's batch.
 type Commit struct {
 	Node        uuid.UUID
 	Incarnation uint64
 	// Items name each partition at most once.
 	Items    []CommitItem
 	Failures []CommitFailure
+	Keeps    []CommitRetry
+	// Gone may name entries that are not there.
+	Gone []CommitGone
+	At   int64
+
+	tallyless bool // read from a form without tallies
 }
+
+// UnparkAtOnce is how many entries of a Hold become due when the one before
+// them is gone.
+const UnparkAtOnce = 64
 
 func (*NodeUp) Kind() Kind        { return KindNodeUp }
 func (*FlowPut) Kind() Kind       { return KindFlowPut }
@@ -270,7 +335,7 @@ func (c *PluginPut) Stamp(at int64)     { stamp(&c.At, at) }
 func (*PluginDel) Stamp(int64)          {}
 func (c *Activate) Stamp(at int64)      { stamp(&c.At, at) }
 func (c *Assign) Stamp(at int64)        { stamp(&c.At, at) }
-func (*Commit) Stamp(int64)             {}
+func (c *Commit) Stamp(at int64)        { stamp(&c.At, at) }
 
 func newCommand(k Kind) Command {
 	switch k {
@@ -298,6 +363,14 @@ func newCommand(k Kind) Command {
 		return &Assign{}
 	case KindCommit:
 		return &Commit{}
+	case KindQueueOp:
+		return &QueueOp{}
+	case KindQueueExpire:
+		return &QueueExpire{}
+	case KindQueueImport:
+		return &QueueImport{}
+	case KindOffsetReset:
+		return &OffsetReset{}
 	}
 	return nil
 }
@@ -305,7 +378,7 @@ func newCommand(k Kind) Command {
 // EncodeCommand writes a command as it goes into the log. It reports an error
 // for one above MaxCommandBytes.
 func EncodeCommand(c Command) ([]byte, error) {
-	b := c.append([]byte{byte(c.Kind()), commandVersion})
+	b := c.append([]byte{byte(c.Kind()), c.Kind().version()})
 	if len(b) > MaxCommandBytes {
 		return nil, fmt.Errorf("encode command %s: %d bytes; at most %d are possible", c.Kind(), len(b), MaxCommandBytes)
 	}
@@ -321,10 +394,10 @@ func DecodeCommand(b []byte) (Command, error) {
 	}
 	k := Kind(b[0])
 	c := newCommand(k)
-	if c == nil || b[1] != commandVersion {
+	if c == nil || b[1] == 0 || b[1] > k.version() {
 		return nil, &UnknownCommandError{k, b[1]}
 	}
-	d := &decoder{b: b[2:]}
+	d := &decoder{b: b[2:], form: b[1]}
 	c.decode(d)
 	if err := d.end(); err != nil {
 		if u, ok := errors.AsType[*UnknownCommandError](err); ok {

@@ -27,7 +27,20 @@ const (
 	entryUsage
 	// entryNoReplay: the reason stands where a replay would.
 	entryNoReplay
-	entryFlags = entryOmitted | entryReplay | entryZstd | entryRedelivered | entryUsage | entryNoReplay
+	// entryMore: what later versions added follows the value, by flags of its own.
+	entryMore
+	entryFlags = entryOmitted | entryReplay | entryZstd | entryRedelivered | entryUsage | entryNoReplay | entryMore
+)
+
+// Flags of what follows the value.
+const (
+	moreRef uint64 = 1 << iota
+	moreHistory
+	moreRequeues
+	moreTold
+	moreExchange
+	moreSignatures
+	moreFlags = moreRef | moreHistory | moreRequeues | moreTold | moreExchange | moreSignatures
 )
 
 var (
@@ -46,6 +59,24 @@ var (
 		return d
 	})
 )
+
+// compress answers value in fewer bytes where that saves something.
+func compress(value []byte) (v []byte, compressed bool) {
+	if len(value) >= compressAbove {
+		if z := zstdEncoder().EncodeAll(value, make([]byte, 0, len(value)/2)); len(z) < len(value)-len(value)/8 {
+			return z, true
+		}
+	}
+	return value, false
+}
+
+func decompress(value []byte) ([]byte, error) {
+	v, err := zstdDecoder().DecodeAll(value, nil)
+	if err != nil {
+		return nil, fmt.Errorf("input value: %w: %w", ErrMalformed, err)
+	}
+	return v, nil
+}
 
 // EncodeEntry writes a failure entry as it is stored and as it travels in a
 // Commit. The input's value is compressed where that saves something. The
@@ -68,11 +99,13 @@ func EncodeEntry(e *record.Entry) []byte {
 	if in.Redelivered {
 		flags |= entryRedelivered
 	}
-	if len(value) >= compressAbove {
-		if z := zstdEncoder().EncodeAll(value, make([]byte, 0, len(value)/2)); len(z) < len(value)-len(value)/8 {
-			value = z
-			flags |= entryZstd
-		}
+	value, compressed := compress(value)
+	if compressed {
+		flags |= entryZstd
+	}
+	more := moreOf(e)
+	if more != 0 {
+		flags |= entryMore
 	}
 	b := make([]byte, 0, 256+len(value)+len(in.Key))
 	b = append(b, entryVersion, flags, byte(e.Class))
@@ -100,27 +133,37 @@ func EncodeEntry(e *record.Entry) []byte {
 	b = putInt(putInt(putInt(b, int64(in.Partition)), in.Offset), in.Timestamp)
 	b = append(b, in.Trace[:]...)
 	b = putUint(putString(b, string(in.Path)), uint64(in.Attempt))
-	b = putUint(b, uint64(len(in.Headers)))
-	for i := range in.Headers {
-		b = putNilBytes(putString(b, in.Headers[i].Key), in.Headers[i].Value)
+	b = putHeaders(b, in.Headers)
+	b = putNilBytes(putNilBytes(b, in.Key), value)
+	if more != 0 {
+		b = putMore(putUint(b, more), e, more)
 	}
-	return putNilBytes(putNilBytes(b, in.Key), value)
+	return b
 }
 
 // DecodeEntry reads what EncodeEntry writes. The entry shares no memory with b.
 // Its Seq is 0 and its input's To is -1.
 func DecodeEntry(b []byte) (*record.Entry, error) {
+	e, compressed, err := decodeEntry(b)
+	if err != nil || !compressed {
+		return e, err
+	}
+	if e.Input.Value, err = decompress(e.Input.Value); err != nil {
+		return nil, fmt.Errorf("read failure entry: %w", err)
+	}
+	return e, nil
+}
+
+// decodeEntry reads an entry and leaves its input's value as it is stored.
+func decodeEntry(b []byte) (e *record.Entry, compressed bool, err error) {
 	d := &decoder{b: b}
 	d.version(entryVersion)
-	e := &record.Entry{}
+	e = &record.Entry{}
 	flags := d.byte()
 	if flags&^entryFlags != 0 {
 		d.fail("unknown flags")
 	}
-	e.Class = record.Class(d.byte())
-	if !e.Class.Valid() {
-		d.fail("unknown class")
-	}
+	e.Class = d.class()
 	e.Code, e.Attempts, e.Time = d.uint32(), d.uint32(), d.int()
 	e.Flow, e.FlowUID = d.string(), d.fixed64()
 	e.Revision, e.Generation = d.uint32(), d.uint32()
@@ -154,22 +197,142 @@ func DecodeEntry(b []byte) (*record.Entry, error) {
 	if in.Offset < 0 {
 		d.fail("negative offset")
 	}
-	if n := d.count(2); n > 0 {
-		in.Headers = make([]record.Header, n)
-		for i := range in.Headers {
-			in.Headers[i] = record.Header{Key: d.string(), Value: d.nilBytes()}
-		}
-	}
+	in.Headers = d.headers()
 	in.Key, in.Value = d.nilBytes(), d.nilBytes()
+	if flags&entryMore != 0 {
+		d.more(e)
+	}
 	if err := d.end(); err != nil {
-		return nil, fmt.Errorf("read failure entry: %w", err)
+		return nil, false, fmt.Errorf("read failure entry: %w", err)
 	}
-	if flags&entryZstd != 0 {
-		v, err := zstdDecoder().DecodeAll(in.Value, nil)
-		if err != nil {
-			return nil, fmt.Errorf("read failure entry: input value: %w: %w", ErrMalformed, err)
+	return e, flags&entryZstd != 0, nil
+}
+
+// moreOf says which of the parts that follow the value an entry has.
+func moreOf(e *record.Entry) (more uint64) {
+	if e.Input.Ref != "" {
+		more |= moreRef
+	}
+	if len(e.History) > 0 {
+		more |= moreHistory
+	}
+	if e.Requeues != 0 {
+		more |= moreRequeues
+	}
+	if e.Told != "" {
+		more |= moreTold
+	}
+	if e.Exchange != nil {
+		more |= moreExchange
+	}
+	if e.Replay != nil && len(e.Replay.Signatures) > 0 {
+		more |= moreSignatures
+	}
+	return more
+}
+
+func putMore(b []byte, e *record.Entry, more uint64) []byte {
+	if more&moreRef != 0 {
+		b = putString(b, e.Input.Ref)
+	}
+	if more&moreHistory != 0 {
+		b = putHistory(b, e.History)
+	}
+	if more&moreRequeues != 0 {
+		b = putUint(b, uint64(e.Requeues))
+	}
+	if more&moreTold != 0 {
+		b = putString(b, e.Told)
+	}
+	if more&moreExchange != 0 {
+		b = putExchange(b, e.Exchange)
+	}
+	if more&moreSignatures != 0 {
+		b = putUint(b, uint64(len(e.Replay.Signatures)))
+		for i := range e.Replay.Signatures {
+			s := &e.Replay.Signatures[i]
+			b = putUint(putUint(b, uint64(s.Handle)), uint64(s.Alg))
+			b = putBytes(append(b, s.MessageSHA256[:]...), s.Signature)
 		}
-		in.Value = v
 	}
-	return e, nil
+	return b
+}
+
+// more reads the parts that follow the value. Each that is named is there.
+func (d *decoder) more(e *record.Entry) {
+	more := d.uint()
+	if more == 0 || more&^moreFlags != 0 {
+		d.fail("unknown flags of further parts")
+		return
+	}
+	if more&moreRef != 0 {
+		e.Input.Ref = d.string()
+	}
+	if more&moreHistory != 0 {
+		e.History = d.history()
+	}
+	if more&moreRequeues != 0 {
+		e.Requeues = d.uint32()
+	}
+	if more&moreTold != 0 {
+		e.Told = d.string()
+	}
+	if more&moreExchange != 0 {
+		e.Exchange = d.exchange()
+	}
+	if more&moreSignatures != 0 {
+		d.signatures(e.Replay)
+	}
+	if d.err == nil && moreOf(e) != more {
+		d.fail("a further part is empty")
+	}
+}
+
+func (d *decoder) signatures(r *record.Replay) {
+	n := d.count(35)
+	if r == nil {
+		d.fail("signatures without a replay")
+		return
+	}
+	r.Signatures = make([]record.Signature, n)
+	for i := range r.Signatures {
+		s := &r.Signatures[i]
+		s.Handle, s.Alg = d.uint32(), d.uint32()
+		copy(s.MessageSHA256[:], d.fixed(len(s.MessageSHA256)))
+		s.Signature = d.bytes()
+	}
+}
+
+// Flags of a stored exchange.
+const (
+	exchangeRequestCut byte = 1 << iota
+	exchangeResponseCut
+	exchangeFlags = exchangeRequestCut | exchangeResponseCut
+)
+
+func putExchange(b []byte, x *record.Exchange) []byte {
+	var flags byte
+	if x.RequestCut {
+		flags |= exchangeRequestCut
+	}
+	if x.ResponseCut {
+		flags |= exchangeResponseCut
+	}
+	b = putString(putString(append(b, flags), x.Method), x.URL)
+	b = putNilBytes(putHeaders(b, x.RequestHeaders), x.RequestBody)
+	b = putHeaders(putInt(b, int64(x.Status)), x.ResponseHeaders)
+	return putNilBytes(b, x.ResponseBody)
+}
+
+func (d *decoder) exchange() *record.Exchange {
+	flags := d.byte()
+	if flags&^exchangeFlags != 0 {
+		d.fail("unknown flags of an exchange")
+	}
+	x := &record.Exchange{RequestCut: flags&exchangeRequestCut != 0, ResponseCut: flags&exchangeResponseCut != 0}
+	x.Method, x.URL = d.string(), d.string()
+	x.RequestHeaders, x.RequestBody = d.headers(), d.nilBytes()
+	x.Status, x.ResponseHeaders = int(d.int32()), d.headers()
+	x.ResponseBody = d.nilBytes()
+	return x
 }

@@ -16,7 +16,8 @@ const (
 	NotFound
 	// RevisionMismatch: the flow has another revision than IfMatch says.
 	RevisionMismatch
-	// QueueNotEmpty: the flow's failure queue holds entries.
+	// QueueNotEmpty: the flow's failure queue holds entries, or records of it
+	// wait for another attempt.
 	QueueNotEmpty
 	// InUse: a flow uses what was to be deleted.
 	InUse
@@ -26,9 +27,13 @@ const (
 	TooMany
 	// StaleIncarnation: a newer life of the node is known.
 	StaleIncarnation
+	// NotPaused: the flow runs, and must not.
+	NotPaused
+	// GenerationMismatch: the flow's offsets were reset meanwhile.
+	GenerationMismatch
 )
 
-var refusalNames = [...]string{"", "invalid", "not found", "revision mismatch", "queue not empty", "in use", "exists", "too many", "stale incarnation"}
+var refusalNames = [...]string{"", "invalid", "not found", "revision mismatch", "queue not empty", "in use", "exists", "too many", "stale incarnation", "not paused", "generation mismatch"}
 
 func (c RefusalCode) Error() string {
 	if int(c) < len(refusalNames) && c > 0 {

@@ -33,6 +33,8 @@ const (
 	keyPartition  byte = 0x1e
 	keyConnection byte = 0x1f
 	keyCounter    byte = 0x20
+	keyIngest     byte = 0x21
+	keyIngestAge  byte = 0x22
 
 	flowByName byte = 0x00
 	flowHead   byte = 0x01
@@ -105,9 +107,20 @@ func retryKey(f FlowID, part uint32, off int64, path record.Path) []byte {
 	return append(b, path...)
 }
 
+func appendU48(b []byte, v uint64) []byte {
+	return append(b, byte(v>>40), byte(v>>32), byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
+}
+
+func ingestKey(f FlowID, part uint32, ref string) []byte {
+	return append(key32(keyIngest, uint32(f), part), ref...)
+}
+
+func ingestAgeKey(f FlowID, part uint32, at int64, ref string) []byte {
+	return append(appendU48(key32(keyIngestAge, uint32(f), part), uint64(at)), ref...)
+}
+
 func retryDueKey(f FlowID, part uint32, due uint64, off int64, path record.Path) []byte {
-	b := key32(keyRetryDue, uint32(f), part)
-	b = append(b, byte(due>>40), byte(due>>32), byte(due>>24), byte(due>>16), byte(due>>8), byte(due))
+	b := appendU48(key32(keyRetryDue, uint32(f), part), due)
 	return append(binary.BigEndian.AppendUint64(b, uint64(off)), path...)
 }
 
@@ -189,6 +202,10 @@ func DescribeKey(key []byte) (string, error) {
 		s = fmt.Sprintf("req/%q", r.rest())
 	case keyConnection:
 		s = fmt.Sprintf("con/%q", r.rest())
+	case keyIngest:
+		s = fmt.Sprintf("inr/%d/%d/%q", r.u32(), r.u32(), r.rest())
+	case keyIngestAge:
+		s = fmt.Sprintf("ind/%d/%d/%d/%q", r.u32(), r.u32(), r.u48(), r.rest())
 	case keyCounter:
 		s = fmt.Sprintf("ctr/%q", r.rest())
 	default:

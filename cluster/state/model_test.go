@@ -52,7 +52,7 @@ func genPins(t *rapid.T) []Pin {
 
 func genCommand(t *rapid.T) Command {
 	requestID := rapid.SampledFrom([]string{"", "", "r1", "r2"})
-	switch rapid.IntRange(0, 14).Draw(t, "kind") {
+	switch rapid.IntRange(0, 20).Draw(t, "kind") {
 	case 0:
 		return &NodeUp{genNodes.Draw(t, "node"), rapid.Uint64Range(0, 4).Draw(t, "life"), "addr", "v", genAt.Draw(t, "at")}
 	case 1, 2:
@@ -86,9 +86,23 @@ func genCommand(t *rapid.T) Command {
 		return &Assign{rapid.SliceOfN(rapid.Custom(func(t *rapid.T) SlotAssignment {
 			return SlotAssignment{genFlows.Draw(t, "flow"), rapid.Uint16Range(0, 3).Draw(t, "slot"), rapid.SampledFrom([]uuid.UUID{nodeA, nodeB, uuid.Nil}).Draw(t, "node"), rapid.Uint64Range(0, 4).Draw(t, "life")}
 		}), 1, 4).Draw(t, "slots"), genAt.Draw(t, "at")}
+	case 12:
+		return &QueueOp{Flow: genFlows.Draw(t, "flow"), Action: QueueAction(rapid.IntRange(0, 3).Draw(t, "action")), Seqs: rapid.SliceOfN(rapid.Uint64Range(0, 6), 1, 3).Draw(t, "seqs"),
+			Holds: rapid.SliceOfN(rapid.Uint64Range(0, 2), 1, 2).Draw(t, "holds"), At: genAt.Draw(t, "at")}
+	case 13:
+		return &QueueExpire{genFlows.Draw(t, "flow"), rapid.Int64Range(0, 3).Draw(t, "before"), rapid.Uint64Range(0, 4).Draw(t, "entries"), 0, genAt.Draw(t, "at")}
+	case 14:
+		return &QueueImport{genFlows.Draw(t, "flow"), []ImportEntry{{rapid.Uint32Range(0, 3).Draw(t, "part"), genEntry(t)}}, genAt.Draw(t, "at")}
+	case 15:
+		return &OffsetReset{genFlows.Draw(t, "flow"), rapid.Uint32Range(0, 1).Draw(t, "if"), []Position{{rapid.Uint32Range(0, 3).Draw(t, "part"), rapid.Int64Range(0, 20).Draw(t, "offset")}}, genAt.Draw(t, "at")}
 	default:
 		return genCommit(t)
 	}
+}
+
+func genEntry(t *rapid.T) *record.Entry {
+	return &record.Entry{Stage: "1", Class: record.Rejected, Attempts: 1, Generation: rapid.Uint32Range(0, 1).Draw(t, "generation"), Time: rapid.Int64Range(0, 3).Draw(t, "time"),
+		Input: record.Record{Offset: rapid.Int64Range(0, 20).Draw(t, "off"), Path: genPath.Draw(t, "path"), Attempt: 1, To: -1}}
 }
 
 func genCommit(t *rapid.T) *Commit {
@@ -96,17 +110,26 @@ func genCommit(t *rapid.T) *Commit {
 	for range rapid.IntRange(0, 3).Draw(t, "items") {
 		it := CommitItem{Flow: genFlows.Draw(t, "flow"), Part: rapid.Uint32Range(0, 3).Draw(t, "part"), Slot: rapid.Uint16Range(0, 2).Draw(t, "slot"),
 			Epoch: rapid.Uint64Range(0, 3).Draw(t, "epoch"), Low: rapid.Int64Range(-1, 20).Draw(t, "low"),
-			Generation: rapid.SampledFrom([]uint32{0, 0, 0, 1}).Draw(t, "generation"), Deploy: 1, Release: rapid.IntRange(0, 9).Draw(t, "release") == 0}
+			Generation: rapid.SampledFrom([]uint32{0, 0, 0, 1}).Draw(t, "generation"), Deploy: 1, Release: rapid.IntRange(0, 9).Draw(t, "release") == 0,
+			Life: rapid.Uint64Range(0, 1).Draw(t, "life"), Tally: Tally{Read: rapid.Int64Range(0, 3).Draw(t, "read"), Flying: rapid.Int64Range(0, 3).Draw(t, "flying")}}
 		if rapid.Bool().Draw(t, "range") {
 			from := it.Low + rapid.Int64Range(0, 3).Draw(t, "from")
 			it.Ranges = []Range{{from, from + rapid.Int64Range(0, 3).Draw(t, "len")}}
 		}
 		c.Items = append(c.Items, it)
 		for range rapid.IntRange(0, 2).Draw(t, "failures") {
-			c.Failures = append(c.Failures, CommitFailure{it.Flow, it.Part, &record.Entry{Stage: "1", Class: record.Rejected, Attempts: 1,
-				Input: record.Record{Offset: rapid.Int64Range(0, 20).Draw(t, "off"), Path: genPath.Draw(t, "path"), Attempt: 1, To: -1}}})
+			c.Failures = append(c.Failures, CommitFailure{it.Flow, it.Part, genEntry(t)})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "keeps") {
+			e := &record.Retry{Stage: "1", Generation: rapid.Uint32Range(0, 1).Draw(t, "generation"), Due: rapid.Int64Range(-1, 100).Draw(t, "due"), Hold: rapid.Uint64Range(0, 2).Draw(t, "hold"),
+				Group: rapid.SampledFrom([]string{"", "g"}).Draw(t, "group"), Input: record.Record{Offset: rapid.Int64Range(0, 20).Draw(t, "off"), Path: genPath.Draw(t, "path"), Attempt: 1, To: -1}}
+			c.Keeps = append(c.Keeps, CommitRetry{Flow: it.Flow, Part: it.Part, Entry: e})
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "gone") {
+			c.Gone = append(c.Gone, CommitGone{it.Flow, it.Part, rapid.Int64Range(0, 20).Draw(t, "off"), genPath.Draw(t, "path")})
 		}
 	}
+	c.At = genAt.Draw(t, "at")
 	return c
 }
 
@@ -392,7 +415,7 @@ func (m *commitModel) compare(t *rapid.T, s *Store, flow FlowID) {
 		}
 		size += uint64(len(EncodeEntry(e)))
 	}
-	if err != nil || q != (QueueStats{flow, uint64(len(m.filed)), size, m.last}) || len(entries) != len(m.filed) {
+	if err != nil || q != (QueueStats{Flow: flow, Entries: uint64(len(m.filed)), Bytes: size, Last: m.last}) || len(entries) != len(m.filed) {
 		t.Fatalf("queue %+v with %d entries of %d bytes, want %d, %v", q, len(entries), size, len(m.filed), err)
 	}
 }

@@ -199,7 +199,10 @@ func (s *Store) FailedSince(id FlowID, part uint32, from int64) (keys []FailureK
 				return FailureKey{}, err
 			}
 			f, err := decodeFailureIdx(v)
-			return FailureKey{Part: part, Offset: off, Path: path, Seq: f.seq}, err
+			if err == nil && f.old {
+				f.generation, err = entryGeneration(r, id, f)
+			}
+			return FailureKey{Part: part, Offset: off, Path: path, Seq: f.seq, Generation: f.generation}, err
 		}, func(k FailureKey) bool { keys = append(keys, k); return true })
 	})
 	return keys, err

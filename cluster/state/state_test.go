@@ -268,7 +268,7 @@ func TestFailuresAreFiledOnce(t *testing.T) {
 		t.Errorf("an unknown entry: %+v, %v", e, err)
 	}
 	keys, err := f.s.FailedSince(put.Flow, 1, 1)
-	if err != nil || !slices.Equal(keys, []FailureKey{{1, 1, "", 2}, {1, 4, "", 3}}) {
+	if err != nil || !slices.Equal(keys, []FailureKey{{1, 1, "", 2, 0}, {1, 4, "", 3, 0}}) {
 		t.Errorf("failed since 1: %v, %v", keys, err)
 	}
 	for off, want := range map[int64]bool{0: true, 3: false, 4: true} {

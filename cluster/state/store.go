@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -80,22 +81,26 @@ type Store struct {
 	changeMu sync.Mutex
 	changed  chan struct{} // guarded by changeMu
 
-	scratch []byte // used by Apply only
+	scratch     []byte // used by Apply only
+	maxRequests uint64 // MaxRequests, in tests fewer
 }
 
 // Open opens or makes the database in dir, which must exist or be creatable.
 func Open(dir string, opts Options) (*Store, error) {
 	opts.defaults()
-	s := &Store{logger: opts.Logger, failedCh: make(chan struct{}), changed: make(chan struct{})}
+	s := &Store{logger: opts.Logger, failedCh: make(chan struct{}), changed: make(chan struct{}), maxRequests: MaxRequests}
 	cache := pebble.NewCache(opts.CacheBytes)
 	defer cache.Unref()
-	db, err := pebble.Open(dir, &pebble.Options{
+	o := &pebble.Options{
 		FS:                 opts.FS,
 		Cache:              cache,
 		MemTableSize:       opts.MemTableBytes,
 		FormatMajorVersion: formatVersion,
 		Logger:             pebbleLogger{s},
-	})
+	}
+	// Most keys that are asked for by a Commit are not there.
+	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
+	db, err := pebble.Open(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", dir, err)
 	}

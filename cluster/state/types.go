@@ -152,6 +152,8 @@ type Watermark struct {
 	Generation uint32
 	// Deploy is the deploy generation that the owner reported with it.
 	Deploy uint32
+
+	account
 }
 
 // Slot is a share of a flow's partitions and who owns it.
@@ -213,13 +215,18 @@ type FailureKey struct {
 	Offset int64
 	Path   record.Path
 	Seq    uint64
+	// Generation is the reset generation in which the record was read.
+	Generation uint32
 }
 
-// QueueStats are the sizes of a flow's failure queue.
+// QueueStats are the sizes of a flow's failure queue, and of what is kept of it
+// for another attempt.
 type QueueStats struct {
 	Flow FlowID
 	// Entries in the queue now, and what they take stored.
 	Entries, Bytes uint64
 	// Last is the highest sequence number given out.
 	Last uint64
+	// Kept entries now, and what they take stored.
+	Kept, KeptBytes uint64
 }

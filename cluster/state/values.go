@@ -22,6 +22,20 @@ func decodeValue(what string, b []byte, f func(d *decoder)) error {
 	return nil
 }
 
+// decodeVersions reads a value whose form has versions from 1 to newest.
+func decodeVersions(what string, b []byte, newest byte, f func(d *decoder, version byte)) error {
+	d := &decoder{b: b}
+	v := d.byte()
+	if v == 0 || v > newest {
+		d.fail(fmt.Sprintf("version %d, this program knows versions up to %d", v, newest))
+	}
+	f(d, v)
+	if err := d.end(); err != nil {
+		return fmt.Errorf("read %s: %w", what, err)
+	}
+	return nil
+}
+
 func (f *Flow) encode() []byte {
 	b := newValue(96)
 	b = putUint(b, uint64(f.ID))
@@ -150,17 +164,33 @@ func (d *decoder) ranges(low int64) []Range {
 	return ranges
 }
 
+// watermarkVersion is the version of a watermark with a receipt.
+const watermarkVersion = 2
+
+// notBegun is the generation of a partition that has no watermark yet.
+const notBegun = 1<<32 - 1
+
 func (w *Watermark) append(b []byte) []byte {
-	b = append(b, valueVersion)
+	b = append(b, watermarkVersion)
 	b = putUint(putUint(b, uint64(w.Generation)), uint64(w.Deploy))
-	return putRanges(putInt(b, w.Low), w.Low, w.Ranges)
+	b = putRanges(putInt(b, w.Low), w.Low, w.Ranges)
+	b = w.life.append(w.base.append(b))
+	return putInt(putInt(putUint(putUint(b, w.epoch), w.number), w.filed), w.kept)
 }
 
+// decodeWatermark reads a watermark. One of the first version has no receipt:
+// its filed is -1 until somebody counts.
 func decodeWatermark(part uint32, b []byte) (w Watermark, err error) {
 	w.Part = part
-	err = decodeValue("watermark", b, func(d *decoder) {
+	err = decodeVersions("watermark", b, watermarkVersion, func(d *decoder, version byte) {
 		w.Generation, w.Deploy, w.Low = d.uint32(), d.uint32(), d.int()
 		w.Ranges = d.ranges(w.Low)
+		if version == 1 {
+			w.filed = -1
+			return
+		}
+		w.base, w.life = d.tally(), d.tally()
+		w.epoch, w.number, w.filed, w.kept = d.uint(), d.uint(), d.int(), d.int()
 	})
 	return w, err
 }
@@ -245,19 +275,30 @@ func decodeNode(id uuid.UUID, b []byte) (*Node, error) {
 	return n, err
 }
 
-// failureIdx is the value of key 0x19: where the entry is, and what a purge
-// needs to know of it without reading it.
+// failureIdx is the value of key 0x19: where the entry is, and what is to be
+// known of it without reading it.
 type failureIdx struct {
 	seq, size, hash uint64
+	// generation is the entry's reset generation. The first version of the
+	// value does not tell: old.
+	generation uint32
+	old        bool
 }
 
+// failureIdxVersion is the version of an index value with a generation.
+const failureIdxVersion = 2
+
 func (f failureIdx) encode() []byte {
-	return appendFixed64(putUint(putUint(newValue(16), f.seq), f.size), f.hash)
+	b := append(make([]byte, 0, 24), failureIdxVersion)
+	return putUint(appendFixed64(putUint(putUint(b, f.seq), f.size), f.hash), uint64(f.generation))
 }
 
 func decodeFailureIdx(b []byte) (f failureIdx, err error) {
-	err = decodeValue("failure index", b, func(d *decoder) {
+	err = decodeVersions("failure index", b, failureIdxVersion, func(d *decoder, version byte) {
 		f.seq, f.size, f.hash = d.uint(), d.uint(), d.fixed64()
+		if f.old = version == 1; !f.old {
+			f.generation = d.uint32()
+		}
 	})
 	return f, err
 }
@@ -265,17 +306,29 @@ func decodeFailureIdx(b []byte) (f failureIdx, err error) {
 // queueCounters is the value of a flow's counter key.
 type queueCounters struct {
 	last, entries, bytes uint64
+	kept, keptBytes      uint64
 }
 
+// queueCountersVersion is the version of counters with those of kept entries.
+const queueCountersVersion = 2
+
 func (q queueCounters) encode() []byte {
-	return putUint(putUint(putUint(newValue(16), q.last), q.entries), q.bytes)
+	b := append(make([]byte, 0, 24), queueCountersVersion)
+	return putUint(putUint(putUint(putUint(putUint(b, q.last), q.entries), q.bytes), q.kept), q.keptBytes)
 }
 
 func decodeQueueCounters(b []byte) (q queueCounters, err error) {
-	err = decodeValue("queue counters", b, func(d *decoder) {
+	err = decodeVersions("queue counters", b, queueCountersVersion, func(d *decoder, version byte) {
 		q.last, q.entries, q.bytes = d.uint(), d.uint(), d.uint()
+		if version > 1 {
+			q.kept, q.keptBytes = d.uint(), d.uint()
+		}
 	})
 	return q, err
+}
+
+func (q queueCounters) stats(flow FlowID) QueueStats {
+	return QueueStats{Flow: flow, Entries: q.entries, Bytes: q.bytes, Last: q.last, Kept: q.kept, KeptBytes: q.keptBytes}
 }
 
 // request is the value of a dedupe key.

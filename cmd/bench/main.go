@@ -2,7 +2,7 @@
 // promises, each beside its bar. Ratios are of two sides measured in the same
 // run; absolute figures depend on the machine.
 //
-//	bench [-only stage,kafka,commit,start] [-n 300000] [-rounds 3] [-partitions 8]
+//	bench [-only stage,kafka,commit,start,delivery,hostile] [-n 300000] [-rounds 3] [-partitions 8]
 //
 // Broker and contestants are processes of their own (this program, executed
 // again), so that the CPU time of each is its own.
@@ -31,7 +31,7 @@ func main() {
 
 // roles are what the program does when it executes itself.
 var roles = map[string]func(ctx context.Context, args []string) error{
-	"broker": runBroker, "native": runNative, "node": runNode,
+	"broker": runBroker, "native": runNative, "node": runNode, "sink": runSink, "kept": runKept,
 }
 
 type options struct {
@@ -145,6 +145,7 @@ var sections = []section{
 	{"kafka", "Kafka to Kafka through the Rust order stage, against a native franz-go loop on the same broker", benchKafka},
 	{"commit", "Commits: one with 8 partitions, through raft into Pebble on disk", benchCommit},
 	{"start", "The node as a process", benchStart},
+	{"delivery", "Deliveries over HTTP to a server on loopback, and records that wait in the state", benchDelivery},
 	{"hostile", "A batch beside hostile guests in another lane of the process, GOMAXPROCS=2, garbage collected 20 times a second", benchHostile},
 }
 

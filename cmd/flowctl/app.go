@@ -32,6 +32,8 @@ type app struct {
 	// dir is the working folder, from which .millrace/node is looked for.
 	dir string
 	now func() time.Time
+	// terminal reports whether somebody sits there to answer a question.
+	terminal func() bool
 	// program and flowd are what hints call the two programs.
 	program, flowd string
 	// connect makes the client of a node by its base URL.
@@ -51,6 +53,9 @@ func (a *app) commands() []*cobra.Command {
 		a.deployCommand(),
 		a.runCommand(),
 		a.replayCommand(),
+		a.diffCommand(),
+		a.historyCommand(),
+		a.rollbackCommand(),
 		a.flowCommand(),
 		a.queueCommand(),
 		a.pluginCommand(),

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,8 +23,6 @@ func TestFlow(t *testing.T) {
 	h.do("flow", "get", "orders")
 	h.do("flow", "get", "default/orders", "-o", "wide")
 	h.do("flow", "get", "acme/refunds", "-o", "json")
-	h.do("flow", "offsets", "get", "orders")
-	h.do("flow", "offsets", "get", "orders", "-o", "ndjson")
 	h.do("flow", "pause", "orders", "acme/refunds")
 	h.do("flow", "start", "orders", "-o", "name")
 	h.do("flow", "delete", "orders", "--dry-run")
@@ -74,19 +73,40 @@ func TestNodeAddress(t *testing.T) {
 	}
 }
 
-func TestQueue(t *testing.T) {
+// TestFlowThatDelivers shows what a flow with partners says of itself.
+func TestFlowThatDelivers(t *testing.T) {
 	h := newHarness(t)
-	h.do("queue", "list")
-	h.do("queue", "list", "orders", "-o", "json")
-	h.do("queue", "list", "orders", "-o", "name")
-	h.do("queue", "peek", "orders")
-	h.do("queue", "peek", "orders", "-o", "wide", "-n", "2")
-	h.do("queue", "peek", "orders", "-o", "ndjson", "--class", "rejected")
-	h.do("queue", "peek", "orders", "--stage", "deliver", "--key", "c-19")
-	h.do("queue", "peek", "orders", "--key", "")
-	h.do("queue", "peek", "orders", "--class", "poison")
-	h.do("queue", "peek", "order")
-	h.golden("queue")
+	f := h.node.flows["acme/refunds"]
+	f.Reason = "connection partner: 5 requests in a row failed, the last one with: 503 Service Unavailable; one request every 5s tries it"
+	f.Held = &api.Held{Reason: f.Reason, Since: ago(3 * time.Minute)}
+	f.Problem = f.Reason
+	f.AutoPauses = map[string]int64{"breaker": 2, "queue": 1}
+	f.Stages = []api.Stage{
+		{ID: "by-country", Describe: "branch"},
+		{ID: "german", Branch: "by-country: value.country == \"DE\"", Describe: "map tax", Otherwise: "queue"},
+		{ID: "deliver", Describe: "push post partner:/v2", Otherwise: "queue"},
+	}
+	f.Deliveries = []api.Delivery{{ID: "deliver", Describe: "push post partner:/v2", Connection: "partner", Problem: f.Reason}, {ID: "log", Describe: "push kafka://main/log", Connection: "main"}}
+	f.Rate = &api.Rate{Allowed: 800, Used: 12.5}
+	f.Queue = api.Queue{Entries: 2, Bytes: 1024, MaxEntries: 1000, MaxBytes: 1 << 20, KeepMillis: 36 * 3600 * 1000, Warnings: []string{"the queue is 95 % full"}}
+	f.Retries = &api.Retries{Entries: 7, Bytes: 9000, Held: 3, NextDue: now.Add(20 * time.Second).UnixMilli()}
+	f.Connections = []api.ConnectionUsage{
+		{Name: "partner", InFlight: 1, Waiting: 40, Concurrent: 8, Allowed: 20, Used: 0.5, Breaker: api.Breaker{State: api.BreakerOpen, Since: ago(3 * time.Minute), Reason: "5 requests in a row failed: 503"}},
+		{Name: "https://audit.example", InFlight: 0, Used: 3, Breaker: api.Breaker{State: api.BreakerClosed}},
+	}
+	part := api.PartitionReceipt{Topic: "refunds", Account: api.Account{Read: 100, Split: 20, Delivered: 90, Dropped: map[string]int64{"by-country": 10, "expired": 1}, Known: 4, Filed: 2, Kept: 7, Flying: 6}}
+	f.Receipt = &api.Receipt{Account: part.Account, Partitions: []api.PartitionReceipt{part}}
+	h.node.flows["default/orders"].Receipt = &api.Receipt{Account: api.Account{Read: 5, Delivered: 4, Unaccounted: 1}}
+	h.do("flow", "list")
+	h.do("flow", "list", "-o", "wide")
+	h.do("flow", "get", "acme/refunds")
+	h.do("flow", "get", "acme/refunds", "-o", "wide")
+	h.do("flow", "get", "acme/refunds", "-o", "yaml")
+	h.note("a fault of ours")
+	h.do("flow", "get", "orders")
+	h.do("flow", "delete", "acme/refunds", "--dry-run")
+	h.do("flow", "delete", "acme/refunds", "--purge", "--dry-run", "-o", "json")
+	h.golden("flow_delivery")
 }
 
 func TestPlugin(t *testing.T) {

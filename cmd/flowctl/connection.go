@@ -18,8 +18,12 @@ func (a *app) connectionCommand() *cobra.Command {
 
 func (a *app) connectionList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List connections", Example: a.example("connection list", "connection list -o json"),
-		Args: a.args(0, 0),
+		Use: "list", Short: "List connections",
+		Long: "List connections: where they lead, who uses them, and whether requests get through (the\n" +
+			"breaker); -o wide adds what is used just now: requests under way and a second, against what\n" +
+			"is allowed.",
+		Example: a.example("connection list", "connection list -o wide"),
+		Args:    a.args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := a.node()
 			if err != nil {
@@ -33,7 +37,7 @@ func (a *app) connectionList() *cobra.Command {
 				fmt.Fprintf(a.stderr, "no connections. Make one: `%s apply -f connection.yaml`\n", a.program)
 				return nil
 			}
-			return cli.View[*api.Connection]{
+			view := cli.View[*api.Connection]{
 				Name: func(c *api.Connection) string { return c.Name },
 				Columns: []cli.Column[*api.Connection]{
 					{Title: "NAME", Cell: func(c *api.Connection) string { return c.Name }},
@@ -42,7 +46,11 @@ func (a *app) connectionList() *cobra.Command {
 					{Title: "AGE", Cell: func(c *api.Connection) string { return cli.Age(a.now(), c.Updated) }},
 					{Title: "USED BY", Cell: func(c *api.Connection) string { return usedBy(c.UsedBy, a.format == cli.Wide) }},
 				},
-			}.List(a.stdout, a.format, connections)
+			}
+			for i, title := range usageTitles {
+				view.Columns = append(view.Columns, cli.Column[*api.Connection]{Title: title, Wide: title != "BREAKER", Cell: func(c *api.Connection) string { return usageCells(c.Usage, a.now())[i] }})
+			}
+			return view.List(a.stdout, a.format, connections)
 		},
 	}
 }

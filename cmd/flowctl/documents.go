@@ -149,7 +149,7 @@ func pluginPath(dir, path string) string {
 
 func pluginInfo(file string, info *sandbox.Info) flow.PluginInfo {
 	m := info.Named(filepath.Base(filepath.FromSlash(file)))
-	p := flow.PluginInfo{Namespace: flow.DefaultNamespace, Name: m.Name, Version: m.Version, Digest: info.Digest, Mode: info.Mode, Functions: info.Callable, Function: m.Function, UsesHTTP: info.UsesHTTP,
+	p := flow.PluginInfo{Namespace: flow.DefaultNamespace, Name: m.Name, Version: m.Version, Digest: info.Digest, Mode: info.Mode, Functions: info.Callable, Function: m.Function, UsesHTTP: info.UsesHTTP, Signs: info.Signs,
 		Outputs: info.Outputs(), Config: m.Config, TakesNoConfig: !info.Configurable}
 	if ns, name, ok := strings.Cut(m.Name, "/"); ok {
 		p.Namespace, p.Name = ns, name

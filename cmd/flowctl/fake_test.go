@@ -21,6 +21,8 @@ type memory struct {
 	calls       []string
 	flows       map[string]*api.Flow
 	failures    map[string][]*record.Entry
+	retries     map[string][]*api.Retry
+	revisions   map[string][]*api.Revision // newest first
 	connections map[string]*api.Connection
 	plugins     []*api.Plugin
 	inspected   map[string]*sandbox.Info
@@ -131,31 +133,6 @@ func (m *memory) DeleteFlow(_ context.Context, project, name string, purge bool)
 	}
 	delete(m.flows, project+"/"+name)
 	return nil
-}
-
-func (m *memory) Revisions(context.Context, string, string) ([]*api.Revision, error) {
-	return nil, nil
-}
-
-func (m *memory) Failures(_ context.Context, q *api.FailureQuery) (*api.FailurePage, error) {
-	defer m.call("failures after=%d limit=%d class=%q stage=%q key=%q/%v", q.After, q.Limit, q.Class, q.Stage, q.Key, q.HasKey)()
-	if _, err := m.flow(q.Project, q.Name); err != nil {
-		return nil, err
-	}
-	all := m.failures[q.Project+"/"+q.Name]
-	page := &api.FailurePage{Entries: []*record.Entry{}, Total: uint64(len(all))}
-	for _, e := range all {
-		if e.Seq <= q.After || q.Class != "" && e.Class.String() != q.Class || q.Stage != "" && e.Stage != q.Stage || q.HasKey && string(e.Input.Key) != q.Key {
-			continue
-		}
-		// Pages are kept small, so that a client has to turn them.
-		if len(page.Entries) == min(q.Limit, 2) {
-			page.Next = page.Entries[len(page.Entries)-1].Seq
-			break
-		}
-		page.Entries = append(page.Entries, e)
-	}
-	return page, nil
 }
 
 func (m *memory) Failure(_ context.Context, project, name string, seq uint64) (*record.Entry, error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -31,6 +30,12 @@ func (a *app) flowView() cli.View[*api.Flow] {
 			{Title: "DELIVERY", Cell: func(f *api.Flow) string { return f.Delivery }},
 			{Title: "LAG", Cell: func(f *api.Flow) string { return cli.Count(f.Lag) }},
 			{Title: "QUEUE", Cell: func(f *api.Flow) string { return strconv.FormatUint(f.Queue.Entries, 10) }},
+			{Title: "KEPT", Cell: func(f *api.Flow) string {
+				if f.Retries == nil {
+					return ""
+				}
+				return strconv.FormatUint(f.Retries.Entries, 10)
+			}},
 			{Title: "REVISION", Wide: true, Cell: func(f *api.Flow) string { return fmt.Sprint(f.Revision) }},
 			{Title: "ORDER", Wide: true, Cell: func(f *api.Flow) string { return f.Order }},
 			{Title: "SLOTS", Wide: true, Cell: func(f *api.Flow) string { return strconv.Itoa(f.Slots) }},
@@ -39,7 +44,7 @@ func (a *app) flowView() cli.View[*api.Flow] {
 			{Title: "DROPPED", Wide: true, Cell: figure(func(g *api.Figures) int64 { return g.Dropped })},
 			{Title: "FAILED", Wide: true, Cell: figure(func(g *api.Figures) int64 { return g.Failed })},
 			{Title: "AGE", Cell: func(f *api.Flow) string { return cli.Age(a.now(), f.Created) }},
-			{Title: "NOTE", Cell: flowNote},
+			{Title: "NOTE", Cell: func(f *api.Flow) string { return a.note(flowNote(f)) }},
 		},
 		Detail: a.flowDetail,
 	}
@@ -62,6 +67,8 @@ func flowNote(f *api.Flow) string {
 		return f.Reason
 	case f.Problem != "":
 		return f.Problem
+	case f.Retries != nil && f.Retries.Entries > 0:
+		return cli.Plural(int64(f.Retries.Entries), "record") + " kept for another attempt"
 	}
 	return purity(f)
 }
@@ -92,119 +99,13 @@ func stagePurity(s *api.Stage) string {
 // resumeHint is what to do about a flow that paused by itself, once the cause
 // is mended.
 func (a *app) resumeHint(f *api.Flow) string {
-	if f.State != api.StateAutoPaused {
+	switch {
+	case f.Held != nil:
+		return "by itself, once that is over"
+	case f.State != api.StateAutoPaused:
 		return ""
 	}
 	return "when that is mended: `" + a.program + " flow resume " + flowName(f) + "`"
-}
-
-func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
-	state := f.State
-	if f.Reason != "" {
-		state += ": " + f.Reason
-	}
-	queue := fmt.Sprintf("%s, %s", cli.Plural(f.Queue.Entries, "entry"), cli.Bytes(int64(f.Queue.Bytes)))
-	if f.Queue.MaxEntries > 0 {
-		queue += fmt.Sprintf(" (at most %d and %s)", f.Queue.MaxEntries, cli.Bytes(int64(f.Queue.MaxBytes)))
-	}
-	lag := cli.Count(f.Lag)
-	pairs := [][2]string{
-		{"Flow", flowName(f)},
-		{"Description", f.Description},
-		{"Labels", labels(f.Labels)},
-		{"State", state},
-		{"Go on", a.resumeHint(f)},
-		{"Problem", f.Problem},
-		{"Source", f.Source},
-		{"Delivery", f.Delivery},
-		{"Order", f.Order},
-		{"Slots", strconv.Itoa(f.Slots)},
-		{"Lag", lag},
-		{"Queue", queue},
-		{"Revision", fmt.Sprintf("%d, applied %s ago", f.Revision, cli.Age(a.now(), f.Updated))},
-		{"Created", cli.Stamp(f.Created)},
-	}
-	if p := purity(f); p != "" {
-		pairs = append(pairs, [2]string{"Not pure", p + ": no replay, no comparison of versions"})
-	}
-	if format == cli.Wide {
-		pairs = append(pairs, [2]string{"UID", f.UID}, [2]string{"Generation", fmt.Sprintf("%d, of deployments %d", f.Generation, f.DeployGeneration)})
-	}
-	if g := f.Figures; g != nil {
-		pairs = append(pairs, [2]string{"Records", fmt.Sprintf("%d in, %d emitted, %d dropped, %d failed, %d tried again (in %s)",
-			g.In, g.Emitted, g.Dropped, g.Failed, g.Retried, cli.Age(a.now(), g.Since))})
-	}
-	if err := cli.Pairs(w, pairs); err != nil {
-		return err
-	}
-	if len(f.Stages) > 0 {
-		fmt.Fprintln(w)
-		if err := stageGrid(w, f.Stages); err != nil {
-			return err
-		}
-	}
-	if len(f.Partitions) > 0 {
-		fmt.Fprintln(w)
-		return partitionGrid(w, format, f.Partitions)
-	}
-	return nil
-}
-
-func labels(m map[string]string) string {
-	var parts []string
-	for k, v := range sorted(m) {
-		parts = append(parts, k+"="+v)
-	}
-	return strings.Join(parts, ", ")
-}
-
-func stageGrid(w io.Writer, stages []api.Stage) error {
-	var rows [][]string
-	for _, s := range stages {
-		each := ""
-		if s.Records > 0 && s.Nanos > 0 {
-			each = perRecord(float64(s.Nanos) / float64(s.Records))
-		}
-		rows = append(rows, []string{s.ID, s.Describe, s.Plugin, cli.Digest(s.Digest), s.Otherwise,
-			strconv.FormatInt(s.Records, 10), strconv.FormatInt(s.Drops, 10), strconv.FormatInt(s.Failures, 10), each})
-	}
-	return cli.Grid(w, []string{"STAGE", "WHAT", "PLUGIN", "DIGEST", "OTHERWISE", "RECORDS", "DROPPED", "FAILED", "PER RECORD"}, rows)
-}
-
-func perRecord(nanos float64) string {
-	if nanos > 1e6 {
-		return fmt.Sprintf("%.1f ms", nanos/1e6)
-	}
-	return fmt.Sprintf("%.1f µs", nanos/1e3)
-}
-
-// pausedNote is why a partition is not fetched from. With nothing in flight it
-// waits for memory that other partitions hold.
-func pausedNote(inFlight int) string {
-	switch inFlight {
-	case 0:
-		return "fetching paused: records of other partitions wait for their delivery"
-	case 1:
-		return "fetching paused: 1 record waits for the delivery"
-	}
-	return fmt.Sprintf("fetching paused: %d records wait for the delivery", inFlight)
-}
-
-func partitionGrid(w io.Writer, format cli.Format, partitions []api.Partition) error {
-	var rows [][]string
-	for _, p := range partitions {
-		note := p.Problem
-		if note == "" && p.Paused {
-			note = pausedNote(p.InFlight)
-		}
-		owner := p.Owner
-		if format != cli.Wide {
-			owner = cli.Shorten(owner, 9)
-		}
-		rows = append(rows, []string{fmt.Sprintf("%s/%d", p.Topic, p.Partition), strconv.FormatUint(uint64(p.Slot), 10), owner,
-			cli.Count(p.Committed), cli.Count(p.Position), cli.Count(p.End), cli.Count(p.Lag), strconv.Itoa(p.InFlight), note})
-	}
-	return cli.Grid(w, []string{"PARTITION", "SLOT", "OWNER", "COMMITTED", "POSITION", "END", "LAG", "IN FLIGHT", "NOTE"}, rows)
 }
 
 func (a *app) flowList() *cobra.Command {
@@ -234,8 +135,12 @@ func (a *app) flowList() *cobra.Command {
 
 func (a *app) flowGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get [PROJECT/]NAME", Short: "Show a flow: state, lag, stages, partitions", Example: a.example("flow get orders", "flow get acme/orders -o json"),
-		Args: a.args(1, 1, "NAME of the flow"),
+		Use: "get [PROJECT/]NAME", Short: "Show a flow: state, receipt, stages, connections, partitions",
+		Long: "Show a flow: its state, what became of the records that it has read (the receipt), its\n" +
+			"stages and deliveries, what is used of connections just now, and its partitions. -o wide\n" +
+			"shows the receipt by partition too, -o yaml all of it with the document.",
+		Example: a.example("flow get orders", "flow get acme/orders -o json"),
+		Args:    a.args(1, 1, "NAME of the flow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, _, err := a.getFlow(cmd, args[0])
 			if err != nil {
@@ -321,8 +226,8 @@ func (a *app) flowDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete [PROJECT/]NAME", Short: "Delete a flow, its offsets and its revisions",
 		Long: "Delete a flow, its offsets and its revisions. A flow whose failure queue holds\n" +
-			"entries is deleted only with --purge, and they with it. A later flow of the same\n" +
-			"name is another one: it begins at its start.",
+			"entries, or that keeps records for another attempt, is deleted only with --purge, and they\n" +
+			"with it. A later flow of the same name is another one: it begins at its start.",
 		Example: a.example("flow delete orders", "flow delete orders --purge", "flow delete orders --dry-run"),
 		Args:    a.args(1, 1, "NAME of the flow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -334,14 +239,22 @@ func (a *app) flowDelete() *cobra.Command {
 				Flow    string `json:"flow"`
 				Deleted bool   `json:"deleted"`
 				Entries uint64 `json:"entries"`
+				Kept    uint64 `json:"kept"`
 				DryRun  bool   `json:"dry_run,omitempty"`
 			}
 			r := result{Flow: f.Project + "/" + f.Name, Entries: f.Queue.Entries, DryRun: dryRun}
+			if f.Retries != nil {
+				r.Kept = f.Retries.Entries
+			}
 			if !dryRun {
 				if err := node.DeleteFlow(cmd.Context(), f.Project, f.Name, purge); err != nil {
 					e := cli.AsError(err)
 					if e.Code == api.CodeQueueNotEmpty {
-						e.Next = fmt.Sprintf("look at them with `%s queue peek %s`, or delete them too with `%s flow delete %s --purge`", a.program, args[0], a.program, args[0])
+						look := a.program + " queue peek " + args[0]
+						if r.Entries == 0 && r.Kept > 0 {
+							look += " --kept"
+						}
+						e.Next = fmt.Sprintf("look at them with `%s`, or delete them too with `%s flow delete %s --purge`", look, a.program, args[0])
 					}
 					return e
 				}
@@ -354,46 +267,25 @@ func (a *app) flowDelete() *cobra.Command {
 			if dryRun {
 				verb = "would be deleted"
 			}
+			var holds []string
+			if r.Entries > 0 {
+				holds = append(holds, cli.Plural(r.Entries, "entry")+" of its failure queue")
+			}
+			if r.Kept > 0 {
+				holds = append(holds, cli.Plural(r.Kept, "record")+" that it keeps for another attempt")
+			}
 			entries := ""
 			switch {
-			case r.Entries > 0 && (purge || !dryRun):
-				entries = fmt.Sprintf(" with %s of its failure queue", cli.Plural(r.Entries, "entry"))
-			case r.Entries > 0:
-				verb, entries = "would not be deleted", fmt.Sprintf(" without --purge: its failure queue holds %s", cli.Plural(r.Entries, "entry"))
+			case len(holds) > 0 && (purge || !dryRun):
+				entries = " with " + strings.Join(holds, " and ")
+			case len(holds) > 0:
+				verb, entries = "would not be deleted", " without --purge: there are "+strings.Join(holds, " and ")
 			}
 			_, err = fmt.Fprintf(a.stdout, "flow %s %s%s\n", shortFlow(r.Flow), verb, entries)
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&purge, "purge", false, "delete the entries of its failure queue too")
+	cmd.Flags().BoolVar(&purge, "purge", false, "delete the entries of its failure queue and what it keeps too")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be deleted")
 	return cmd
-}
-
-func (a *app) flowOffsets() *cobra.Command {
-	get := &cobra.Command{
-		Use: "get [PROJECT/]NAME", Short: "Show the offsets of a flow by partition", Example: a.example("flow offsets get orders", "flow offsets get orders -o ndjson"),
-		Args: a.args(1, 1, "NAME of the flow"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			f, _, err := a.getFlow(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			partition := func(p api.Partition) string { return fmt.Sprintf("%s/%d", p.Topic, p.Partition) }
-			return cli.View[api.Partition]{
-				Name: partition,
-				Columns: []cli.Column[api.Partition]{
-					{Title: "PARTITION", Cell: partition},
-					{Title: "COMMITTED", Cell: func(p api.Partition) string { return cli.Count(p.Committed) }},
-					{Title: "POSITION", Cell: func(p api.Partition) string { return cli.Count(p.Position) }},
-					{Title: "END", Cell: func(p api.Partition) string { return cli.Count(p.End) }},
-					{Title: "LAG", Cell: func(p api.Partition) string { return cli.Count(p.Lag) }},
-					{Title: "SLOT", Wide: true, Cell: func(p api.Partition) string { return fmt.Sprint(p.Slot) }},
-					{Title: "OWNER", Wide: true, Cell: func(p api.Partition) string { return p.Owner }},
-					{Title: "EPOCH", Wide: true, Cell: func(p api.Partition) string { return fmt.Sprint(p.Epoch) }},
-				},
-			}.List(a.stdout, a.format, f.Partitions)
-		},
-	}
-	return a.groupCommand("offsets", "Show how far a flow has come", a.example("flow offsets get orders"), get)
 }

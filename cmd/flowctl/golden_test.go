@@ -28,10 +28,12 @@ func ago(d time.Duration) int64 { return now.Add(-d).UnixMilli() }
 // harness calls the program against a node's API over HTTP, and writes down
 // what was said.
 type harness struct {
-	t      *testing.T
-	dir    string
-	env    map[string]string
-	node   *memory
+	t    *testing.T
+	dir  string
+	env  map[string]string
+	node *memory
+	// sits: somebody answers questions.
+	sits   bool
 	server *httptest.Server
 	log    strings.Builder
 }
@@ -82,7 +84,8 @@ func newMemory() *memory {
 	}
 	m.failures["default/orders"][1].Replay = &record.Replay{Fuel: 4711, FuelLimit: 1_200_000}
 	m.connections["main"] = &api.Connection{Name: "main", Kind: "kafka", Target: "10.0.0.5:9092", Updated: ago(72 * time.Hour), UsedBy: []string{"acme/refunds", "default/orders", "default/third"}}
-	m.connections["partner"] = &api.Connection{Name: "partner", Kind: "http", Target: "https://partner.example", Updated: ago(time.Minute)}
+	m.connections["partner"] = &api.Connection{Name: "partner", Kind: "http", Target: "https://partner.example", Updated: ago(time.Minute),
+		Usage: &api.ConnectionUsage{Name: "partner", InFlight: 3, Waiting: 1, Concurrent: 8, Allowed: 20, Used: 19.5, Breaker: api.Breaker{State: api.BreakerHalfOpen, Since: ago(time.Minute), Reason: "timeouts"}}}
 	m.plugins = []*api.Plugin{{Namespace: "default", Name: "order-mask", Version: "1.2.0", Digest: digest("a"), Size: 48_123, Mode: "call", Stored: ago(24 * time.Hour), UsedBy: []string{"default/orders/mask"}}}
 	return m
 }
@@ -98,7 +101,8 @@ func (h *harness) start(ctx context.Context, stdin io.Reader, stdout, stderr io.
 	a := &app{
 		getenv: func(name string) string { return h.env[name] }, stdin: stdin, stdout: stdout, stderr: stderr,
 		dir: h.dir, now: func() time.Time { return now }, program: "flowctl", flowd: "flowd",
-		connect: func(base string) api.Backend { return api.NewClient(base) },
+		terminal: func() bool { return h.sits },
+		connect:  func(base string) api.Backend { return api.NewClient(base) },
 	}
 	return a.run(ctx, args)
 }

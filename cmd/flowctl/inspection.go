@@ -41,6 +41,7 @@ type inspection struct {
 	Callable []string `json:"callable,omitempty"`
 	Function string   `json:"function,omitempty"` // the default of the manifest
 	UsesHTTP bool     `json:"uses_http"`
+	Signs    bool     `json:"signs,omitempty"`
 	// What an instance and a record may take, and who says so: the manifest,
 	// or the default of nodes.
 	MemoryLimitBytes int64    `json:"memory_limit_bytes"`
@@ -70,7 +71,7 @@ func newInspection(name string, i *sandbox.Info) *inspection {
 		MemoryMinBytes: i.MemoryMinBytes, MemoryMaxBytes: i.MemoryMaxBytes, ExactRestore: i.ExactRestore, Obstacles: i.RestoreObstacles,
 		Functions: i.Functions, CodeBytes: i.CodeBytes, Imports: []symbol{}, Exports: []symbol{}, Outputs: i.Outputs(),
 	}
-	v.Callable, v.UsesHTTP = i.Callable, i.UsesHTTP
+	v.Callable, v.UsesHTTP, v.Signs = i.Callable, i.UsesHTTP, i.Signs
 	v.limits(i)
 	if m := i.Manifest; m != nil {
 		v.Deterministic, v.Function = m.Deterministic, m.Function
@@ -218,6 +219,10 @@ func inspectionDetail(w io.Writer, format cli.Format, v *inspection) error {
 	if v.Mode == "" {
 		state, effects = "", ""
 	}
+	signs := ""
+	if v.Signs {
+		signs = "needs keys (it imports stage.sign); the flow names them"
+	}
 	config := "not taken"
 	switch {
 	case v.Config != nil && v.Configurable:
@@ -235,7 +240,7 @@ func inspectionDetail(w io.Writer, format cli.Format, v *inspection) error {
 	err := cli.Pairs(w, [][2]string{
 		{"Plugin", v.Plugin}, {"Runs", runs}, {"Mode", mode}, {"ABI", abi}, {"Digest", v.Digest}, {"Size", cli.Bytes(int64(v.Size))},
 		{"Manifest", manifest}, {"Outputs", strings.Join(v.Outputs, ", ")}, {"Config", config}, {"Functions", functions}, {"Memory", memory}, {"Fuel", fuel}, {"Restore", restore},
-		{"State", state}, {"Effects", effects},
+		{"State", state}, {"Effects", effects}, {"Signs", signs},
 		{"Code", fmt.Sprintf("%s, %s", cli.Plural(v.Functions, "function"), cli.Bytes(int64(v.CodeBytes)))},
 	})
 	if err != nil {

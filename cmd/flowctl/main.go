@@ -30,9 +30,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	a := &app{
 		getenv: getenv, environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr,
 		dir: dir, now: time.Now,
-		program: cli.Program(filepath.ToSlash(os.Args[0]), "flowctl"),
-		flowd:   cli.Sibling(os.Args[0], "flowd", isFile),
-		connect: func(base string) api.Backend { return api.NewClient(base) },
+		terminal: func() bool { return readsTerminal(stdin) && onTerminal(stderr) },
+		program:  cli.Program(filepath.ToSlash(os.Args[0]), "flowctl"),
+		flowd:    cli.Sibling(os.Args[0], "flowd", isFile),
+		connect:  func(base string) api.Backend { return api.NewClient(base) },
 	}
 	return a.run(ctx, args)
 }

@@ -125,6 +125,10 @@ func TestInspectGolden(t *testing.T) {
 	h.do("plugin", "inspect", "lines.wasm")
 	h.do("plugin", "inspect", "orders.wasm", "-o", "name")
 
+	h.note("what needs keys")
+	h.copy("plugins/plugintest/guests/sign/sign.wasm", "sign.wasm")
+	h.do("plugin", "inspect", "sign.wasm")
+
 	h.note("functions, and what is refused")
 	h.write("extism.wasm", extismDrops)
 	h.do("plugin", "inspect", "extism.wasm")

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"context"
 	"slices"
 	"strconv"
 
@@ -13,172 +13,191 @@ import (
 )
 
 func (a *app) queueCommand() *cobra.Command {
-	return a.groupCommand("queue", "Look into the failure queues of flows", a.example("queue list", "queue peek orders", "queue peek orders --class schema -n 3"),
-		a.queueList(), a.queuePeek())
+	return a.groupCommand("queue", "Look into failure queues, replay and drop what lies there",
+		a.example("queue list", "queue peek orders --class schema -n 3", "queue replay orders --stage mask --dry-run", "queue export orders > failed.ndjson"),
+		a.queueList(), a.queuePeek(), a.queueReplay(), a.queueDrop(), a.queueExport(), a.queueImport())
+}
+
+// filterFlags are the flags that choose entries.
+type filterFlags struct {
+	class, stage, key, since, until, where string
+}
+
+func (f *filterFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.class, "class", "", "only failures of this class, as schema or trap")
+	cmd.Flags().StringVar(&f.stage, "stage", "", "only failures of this stage or delivery")
+	cmd.Flags().StringVar(&f.key, "key", "", "only records with this key")
+	cmd.Flags().StringVar(&f.since, "since", "", "only failures since "+momentHelp)
+	cmd.Flags().StringVar(&f.until, "until", "", "only failures before a time, as for --since")
+	cmd.Flags().StringVar(&f.where, "where", "", `only where this expression holds, as 'value.country == "DE" && failure.code >= 400'`)
+	_ = cmd.RegisterFlagCompletionFunc("class", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return slices.Clone(failureClasses), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// failureClasses are those that lie in queues.
+var failureClasses = []string{"rejected", "schema", "trap", "fuel", "memory", "protocol", "too_large", "retryable", "timeout"}
+
+// filter is what the flags choose.
+func (f *filterFlags) filter(a *app, cmd *cobra.Command) (filter api.FailureFilter, err error) {
+	if f.class != "" {
+		if _, err := record.ParseClass(f.class); err != nil {
+			return filter, cli.Usage("see `"+cmd.CommandPath()+" --help`", "--class: %v", err)
+		}
+	}
+	filter = api.FailureFilter{Class: f.class, Stage: f.stage, Where: f.where}
+	if cmd.Flags().Changed("key") {
+		filter.Key = &f.key
+	}
+	if filter.Since, err = a.moment("since", f.since); err != nil {
+		return filter, err
+	}
+	if filter.Until, err = a.moment("until", f.until); err != nil {
+		return filter, err
+	}
+	if filter.Since != 0 && filter.Until != 0 && filter.Since >= filter.Until {
+		return filter, cli.Usage("give an earlier --since or a later --until", "--since %s is not before --until %s: nothing lies between", f.since, f.until)
+	}
+	return filter, nil
 }
 
 // queueLine is the failure queue of one flow.
 type queueLine struct {
 	Flow string `json:"flow"` // project/name
 	api.Queue
-	State  string `json:"state"`
-	Reason string `json:"reason,omitempty"`
+	// Chosen is how many entries the filter chooses, nil without one.
+	Chosen *uint64      `json:"chosen,omitempty"`
+	Kept   *api.Retries `json:"kept,omitempty"`
+	State  string       `json:"state"`
+	Reason string       `json:"reason,omitempty"`
 }
 
 func (a *app) queueList() *cobra.Command {
-	return &cobra.Command{
-		Use: "list [[PROJECT/]FLOW]", Short: "List failure queues and what they hold", Example: a.example("queue list", "queue list orders", "queue list -o json"),
-		Args: a.args(0, 1, "FLOW"),
+	var f filterFlags
+	var kept bool
+	cmd := &cobra.Command{
+		Use: "list [[PROJECT/]FLOW]", Short: "List failure queues and what they hold",
+		Long: "List failure queues and what they hold: of all flows, or of one. With a filter as --class\n" +
+			"the column CHOSEN counts the entries that it chooses. --kept lists what flows keep for\n" +
+			"another attempt instead: records that wait for a partner that is down, and those that wait\n" +
+			"behind an earlier one of their key.",
+		Example: a.example("queue list", "queue list orders -o json", "queue list --class trap --since 2h", "queue list --kept"),
+		Args:    a.args(0, 1, "FLOW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var flows []*api.Flow
-			if len(args) == 1 {
-				f, _, err := a.getFlow(cmd, args[0])
-				if err != nil {
-					return err
-				}
-				flows = append(flows, f)
-			} else {
-				node, err := a.node()
-				if err != nil {
-					return err
-				}
-				if flows, err = node.Flows(cmd.Context(), ""); err != nil {
-					return err
-				}
+			filter, err := f.filter(a, cmd)
+			if err != nil {
+				return err
 			}
-			var lines []queueLine
-			for _, f := range flows {
-				lines = append(lines, queueLine{Flow: f.Project + "/" + f.Name, Queue: f.Queue, State: f.State, Reason: f.Reason})
+			if kept && filter != (api.FailureFilter{}) {
+				return cli.Usage("leave the filter out, or --kept", "a filter chooses entries of failure queues, and --kept lists what is kept")
+			}
+			lines, err := a.queueLines(cmd, args, filter, kept)
+			if err != nil {
+				return err
 			}
 			if len(lines) == 0 && a.format.Human() {
-				fmt.Fprintln(a.stderr, "no flows, and so no queues")
+				cmd.PrintErrln("no flows, and so no queues")
 				return nil
 			}
-			return cli.View[queueLine]{
-				Name: func(l queueLine) string { return shortFlow(l.Flow) },
-				Columns: []cli.Column[queueLine]{
-					{Title: "FLOW", Cell: func(l queueLine) string { return shortFlow(l.Flow) }},
-					{Title: "ENTRIES", Cell: func(l queueLine) string { return strconv.FormatUint(l.Entries, 10) }},
-					{Title: "SIZE", Cell: func(l queueLine) string { return cli.Bytes(int64(l.Bytes)) }},
-					{Title: "MAX ENTRIES", Cell: func(l queueLine) string { return strconv.FormatUint(l.MaxEntries, 10) }},
-					{Title: "MAX SIZE", Cell: func(l queueLine) string { return cli.Bytes(int64(l.MaxBytes)) }},
-					{Title: "STATE", Cell: func(l queueLine) string { return l.State }},
-					{Title: "NOTE", Cell: func(l queueLine) string { return l.Reason }},
-				},
-			}.List(a.stdout, a.format, lines)
+			return a.queueView(kept, filter != (api.FailureFilter{})).List(a.stdout, a.format, lines)
 		},
 	}
-}
-
-// maxPage is the largest page of a queue that a node answers.
-const maxPage = 1000
-
-func (a *app) queuePeek() *cobra.Command {
-	var (
-		class, stage, key string
-		count             int
-		after             uint64
-	)
-	cmd := &cobra.Command{
-		Use: "peek [PROJECT/]FLOW", Short: "Show the oldest entries of a failure queue",
-		Long: "Show the oldest entries of a failure queue: where each record failed, why, and the\n" +
-			"record as the failing stage got it. Messages and inputs are cut to fit a line; -o wide\n" +
-			"shows them whole, with the fuel that the failing call used; -o ndjson writes the entries as\n" +
-			"`run --failures` does. `replay FLOW/SEQ` runs an entry again.",
-		Example: a.example("queue peek orders", "queue peek orders -n 100 --class schema", "queue peek orders --stage mask --key c-17 -o wide"),
-		Args:    a.args(1, 1, "FLOW"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			project, name, err := splitFlow(args[0])
-			if err != nil {
-				return err
-			}
-			if class != "" {
-				if _, err := record.ParseClass(class); err != nil {
-					return cli.Usage("see `"+cmd.CommandPath()+" --help`", "--class: %v", err)
-				}
-			}
-			if count < 1 {
-				return cli.Usage("give a number from 1", "-n %d: there is nothing to show", count)
-			}
-			node, err := a.node()
-			if err != nil {
-				return err
-			}
-			q := &api.FailureQuery{Project: project, Name: name, After: after, Class: class, Stage: stage, Key: key, HasKey: cmd.Flags().Changed("key")}
-			var entries []*record.Entry
-			var total uint64
-			for len(entries) < count {
-				q.Limit = min(count-len(entries), maxPage)
-				page, err := node.Failures(cmd.Context(), q)
-				if err != nil {
-					return a.missingFlow(cmd, node, args[0], err)
-				}
-				entries, total = append(entries, page.Entries...), page.Total
-				if page.Next == 0 {
-					break
-				}
-				q.After = page.Next
-			}
-			if a.format.Human() {
-				fmt.Fprintf(a.stderr, "%d of %s of %s\n", len(entries), cli.Plural(total, "entry"), shortFlow(project+"/"+name))
-				if len(entries) == 0 {
-					return nil
-				}
-			}
-			return a.entryView().List(a.stdout, a.format, entries)
-		},
-	}
-	cmd.Flags().IntVarP(&count, "count", "n", 10, "how many entries")
-	cmd.Flags().Uint64Var(&after, "after", 0, "begin behind the entry with this number")
-	cmd.Flags().StringVar(&class, "class", "", "only failures of this class, as schema or trap")
-	cmd.Flags().StringVar(&stage, "stage", "", "only failures of this stage")
-	cmd.Flags().StringVar(&key, "key", "", "only records with this key")
-	_ = cmd.RegisterFlagCompletionFunc("class", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return slices.Clone(failureClasses), cobra.ShellCompDirectiveNoFileComp
-	})
+	f.add(cmd)
+	cmd.Flags().BoolVar(&kept, "kept", false, "list what is kept for another attempt")
 	return cmd
 }
 
-// failureClasses are those that lie in queues.
-var failureClasses = []string{"rejected", "schema", "trap", "fuel", "memory", "protocol", "too_large", "retryable", "timeout"}
-
-// textWidth is how much of a message or an input a table shows.
-const textWidth = 60
-
-func (a *app) entryView() cli.View[*record.Entry] {
-	cut := func(s string) string {
-		s = cli.Safe(s)
-		if a.format == cli.Wide {
-			return s
+// queueLines are the queues of the flows that args name, or of all; with kept
+// what they keep is complete.
+func (a *app) queueLines(cmd *cobra.Command, args []string, filter api.FailureFilter, kept bool) ([]queueLine, error) {
+	node, err := a.node()
+	if err != nil {
+		return nil, err
+	}
+	var flows []*api.Flow
+	if len(args) == 1 {
+		f, _, err := a.getFlow(cmd, args[0])
+		if err != nil {
+			return nil, err
 		}
-		return cli.Shorten(s, textWidth)
+		flows = append(flows, f)
+	} else if flows, err = node.Flows(cmd.Context(), ""); err != nil {
+		return nil, err
 	}
-	return cli.View[*record.Entry]{
-		Name: func(e *record.Entry) string { return shortFlow(e.Flow) + "/" + strconv.FormatUint(e.Seq, 10) },
-		Columns: []cli.Column[*record.Entry]{
-			{Title: "SEQ", Cell: func(e *record.Entry) string { return strconv.FormatUint(e.Seq, 10) }},
-			{Title: "AGE", Cell: func(e *record.Entry) string { return cli.Age(a.now(), e.Time) }},
-			{Title: "RECORD", Cell: func(e *record.Entry) string { return e.ID() }},
-			{Title: "STAGE", Cell: func(e *record.Entry) string { return e.Stage }},
-			{Title: "PLUGIN", Cell: func(e *record.Entry) string { return e.Plugin }},
-			{Title: "DIGEST", Cell: func(e *record.Entry) string { return cli.Digest(e.Digest) }},
-			{Title: "CLASS", Cell: func(e *record.Entry) string { return e.Class.String() }},
-			{Title: "CODE", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Code), 10) }},
-			{Title: "ATTEMPTS", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Attempts), 10) }},
-			{Title: "FUEL", Wide: true, Cell: func(e *record.Entry) string {
-				if e.Replay == nil || e.Replay.FuelLimit == 0 {
-					return ""
-				}
-				return strconv.FormatInt(e.Replay.Fuel, 10)
-			}},
-			{Title: "KEY", Wide: true, Cell: func(e *record.Entry) string { return string(e.Input.Key) }},
-			{Title: "MESSAGE", Cell: func(e *record.Entry) string { return cut(e.Message) }},
-			{Title: "INPUT", Cell: func(e *record.Entry) string {
-				if e.InputOmitted {
-					return "(too large: read it at the source)"
-				}
-				return cut(string(e.Input.Value))
-			}},
-		},
+	var lines []queueLine
+	for _, f := range flows {
+		if kept && len(args) == 0 && f.Retries != nil {
+			// A list of flows does not count those that wait behind others.
+			if f, err = node.Flow(cmd.Context(), f.Project, f.Name); err != nil {
+				return nil, err
+			}
+		}
+		l := queueLine{Flow: f.Project + "/" + f.Name, Queue: f.Queue, Kept: f.Retries, State: f.State, Reason: f.Reason}
+		if filter != (api.FailureFilter{}) {
+			if l.Chosen, err = countChosen(cmd.Context(), node, f, filter); err != nil {
+				return nil, err
+			}
+		}
+		lines = append(lines, l)
 	}
+	return lines, nil
+}
+
+// countChosen counts what a filter chooses without reading it.
+func countChosen(ctx context.Context, node api.Backend, f *api.Flow, filter api.FailureFilter) (*uint64, error) {
+	var none uint64
+	if f.Queue.Entries == 0 {
+		return &none, nil
+	}
+	report, err := node.DropFailures(ctx, &api.DropFailures{Project: f.Project, Name: f.Name, Selection: api.Selection{Filter: &filter}, DryRun: true})
+	if err != nil {
+		return nil, err
+	}
+	return &report.Dropped, nil
+}
+
+func (a *app) queueView(kept, filtered bool) cli.View[queueLine] {
+	type column = cli.Column[queueLine]
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	view := cli.View[queueLine]{
+		Name:    func(l queueLine) string { return shortFlow(l.Flow) },
+		Columns: []column{{Title: "FLOW", Cell: func(l queueLine) string { return shortFlow(l.Flow) }}},
+	}
+	retries := func(l queueLine) api.Retries {
+		if l.Kept == nil {
+			return api.Retries{}
+		}
+		return *l.Kept
+	}
+	if kept {
+		view.Columns = append(view.Columns,
+			column{Title: "KEPT", Cell: func(l queueLine) string { return number(retries(l).Entries) }},
+			column{Title: "SIZE", Cell: func(l queueLine) string { return cli.Bytes(int64(retries(l).Bytes)) }},
+			column{Title: "BEHIND THEIR KEY", Cell: func(l queueLine) string { return number(retries(l).Held) }},
+			column{Title: "NEXT ATTEMPT", Cell: func(l queueLine) string { return inFuture(a.now(), retries(l).NextDue) }})
+	} else {
+		view.Columns = append(view.Columns, column{Title: "ENTRIES", Cell: func(l queueLine) string { return number(l.Entries) }})
+		if filtered {
+			view.Columns = append(view.Columns, column{Title: "CHOSEN", Cell: func(l queueLine) string { return number(*l.Chosen) }})
+		}
+		view.Columns = append(view.Columns,
+			column{Title: "SIZE", Cell: func(l queueLine) string { return cli.Bytes(int64(l.Bytes)) }},
+			column{Title: "OLDEST", Cell: func(l queueLine) string { return cli.Age(a.now(), l.Oldest) }},
+			column{Title: "KEPT", Cell: func(l queueLine) string { return number(retries(l).Entries) }},
+			column{Title: "MAX ENTRIES", Wide: true, Cell: func(l queueLine) string { return number(l.MaxEntries) }},
+			column{Title: "MAX SIZE", Wide: true, Cell: func(l queueLine) string { return cli.Bytes(int64(l.MaxBytes)) }},
+			column{Title: "MAX AGE", Wide: true, Cell: func(l queueLine) string { return keepText(l.KeepMillis) }})
+	}
+	view.Columns = append(view.Columns,
+		column{Title: "STATE", Cell: func(l queueLine) string { return l.State }},
+		column{Title: "NOTE", Cell: func(l queueLine) string {
+			switch {
+			case l.Reason != "":
+				return a.note(l.Reason)
+			case len(l.Warnings) > 0:
+				return a.note(l.Warnings[0])
+			}
+			return ""
+		}})
+	return view
 }

@@ -87,7 +87,8 @@ func TestReplayOfARun(t *testing.T) {
 		t.Errorf("exit %d: %s%s", code, stdout, stderr)
 	}
 
-	// A tampered entry does not come out as recorded.
+	// A tampered entry does not come out as recorded, which another plugin that
+	// takes the record does not hide.
 	entries[0].Replay.Fuel++
 	entries[0].Message += "?"
 	tampered, err := json.Marshal(entries[0])
@@ -96,6 +97,14 @@ func TestReplayOfARun(t *testing.T) {
 	}
 	if code, stdout, stderr := h.call(string(tampered), "replay", "-"); code != 4 || !strings.Contains(stdout, "no: message, fuel") {
 		t.Errorf("exit %d: %s%s", code, stdout, stderr)
+	}
+	h.copy("examples/upper/upper.wasm", "upper.wasm")
+	if code, stdout, stderr := h.call(string(tampered), "replay", "-", "--plugin", "upper.wasm"); code != 4 || !strings.Contains(stdout, "no: message, fuel") || !strings.Contains(stdout, "emit: 1 record") ||
+		!strings.Contains(stderr, "E_REPLAY_DIFFERS: 1 of 1 record did not come out as recorded\n") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := h.call(string(tampered), "replay", "-", "--plugin", "faulty.wasm", "--with", "{}"); code != 4 || !strings.Contains(stderr, "did not come out as recorded") {
+		t.Errorf("exit %d: %s", code, stderr)
 	}
 }
 

@@ -74,6 +74,9 @@ func (a *app) showReplay(x *replayed, only bool) error {
 			pairs = append(pairs, [2]string{"Now", cut(x.Again.text())}, [2]string{"Fuel now", x.Again.fuelText()})
 		}
 	}
+	if x.Note != "" {
+		pairs = append(pairs, [2]string{"Note", x.Note})
+	}
 	if x.NotRun != "" {
 		pairs = append(pairs, [2]string{"Same as recorded", "not run: " + cut(x.NotRun)})
 	}

@@ -32,6 +32,8 @@ type runOptions struct {
 	with              string
 	function          string
 	hosts             []string
+	lines             string
+	fuel              int64
 	vars              []string
 	files             []string
 	secrets           string
@@ -66,6 +68,7 @@ func (a *app) runCommand() *cobra.Command {
 			"reaches the hosts of --host alone.",
 		Example: a.example("run upper.wasm < records.txt", "run order-mask.wasm --with '{\"fields\":[\"email\"]}' --in orders.ndjson --out masked.ndjson",
 			"run upper.wasm --envelope < envelopes.ndjson", "run count_vowels.wasm --function count_vowels < words.txt",
+			"run lines.wasm --lines batch --fuel 5000000 < records.txt",
 			"run flow.yaml --failures failures.ndjson < orders.ndjson"),
 		Args: a.args(1, 1, "PLUGIN.wasm or FLOW.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runLocal(cmd, args[0], o) },
@@ -75,6 +78,8 @@ func (a *app) runCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.failures, "failures", "", "write records that failed to this file, one JSON object a line")
 	cmd.Flags().BoolVar(&o.envelope, "envelope", false, "lines are JSON objects with key, value and headers, in and out")
 	cmd.Flags().StringVar(&o.with, "with", "", "configuration of the plugin, a JSON object or a file with one")
+	cmd.Flags().StringVar(&o.lines, "lines", "", "how to run a program of lines: each record in a fresh instance, or batch after batch (default: as its manifest says, else each)")
+	cmd.Flags().Int64Var(&o.fuel, "fuel", 0, "units of fuel that the plugin may use for a record (default: as its manifest says, else that of nodes)")
 	cmd.Flags().StringVar(&o.function, "function", "", "export to call with each record, of an Extism plugin")
 	cmd.Flags().StringArrayVar(&o.hosts, "host", nil, "host that an Extism plugin may reach by HTTP, * stands for any part; may be repeated")
 	cmd.Flags().StringArrayVar(&o.vars, "var", nil, "NAME=VALUE overrides a var of the flow; may be repeated")
@@ -84,7 +89,12 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 func (a *app) runLocal(cmd *cobra.Command, path string, o runOptions) (err error) {
-	l := daemon.Local{EnvelopeIO: o.envelope, Secrets: a.path(o.secrets), CacheDir: compileCache(), Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	if o.fuel < 0 {
+		return cli.Usage("give a number from 1", "--fuel %d", o.fuel)
+	}
+	l := daemon.Local{EnvelopeIO: o.envelope, Secrets: a.path(o.secrets), CacheDir: compileCache(),
+		Logger:      slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		GuestLogger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: withoutTime}))}
 	if ext := filepath.Ext(path); ext == ".yaml" || ext == ".yml" {
 		err = a.localFlow(&l, path, o)
 	} else {
@@ -142,6 +152,14 @@ func (a *app) runLocal(cmd *cobra.Command, path string, o runOptions) (err error
 		return &cli.Error{Exit: cli.ExitFindings, Code: cli.CodeRecords, Detail: fmt.Sprintf("%s of %d failed", cli.Plural(counts.Failed, "record"), counts.In), Next: next}
 	}
 	return nil
+}
+
+// withoutTime leaves the time out of a line of log.
+func withoutTime(groups []string, attr slog.Attr) slog.Attr {
+	if len(groups) == 0 && attr.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return attr
 }
 
 // distinct refuses to write over what is read, or twice over the same file.
@@ -216,7 +234,14 @@ func (a *app) localPlugin(l *daemon.Local, path string, o runOptions) error {
 	if err := checkFunction(path, info, &o); err != nil {
 		return err
 	}
-	l.Function, l.Hosts = o.function, o.hosts
+	switch {
+	case o.lines == "":
+	case info.Mode != manifest.ModeLines:
+		return cli.Usage("leave it out", "--lines goes with a program of lines, and %s is none", path)
+	case o.lines != "each" && o.lines != "batch":
+		return cli.Usage("write --lines each, or --lines batch", "--lines %q", o.lines)
+	}
+	l.Function, l.Hosts, l.Lines, l.Fuel = o.function, o.hosts, o.lines, o.fuel
 	l.Plugin, l.PluginWasm = filepath.Base(path), wasm
 	l.PluginFile = func(flow.PluginRef) string { return a.path(path) }
 	// A program gets the very lines that come in.
@@ -258,6 +283,9 @@ func (a *app) localFlow(l *daemon.Local, path string, o runOptions) error {
 	}
 	if o.function != "" || len(o.hosts) > 0 {
 		return cli.Usage("set `function:` and `hosts:` of the stage in the flow", "--function and --host go with a plugin, and %s is a flow", path)
+	}
+	if o.lines != "" || o.fuel != 0 {
+		return cli.Usage("set `lines:` and `limits: { fuel }` of the stage in the flow", "--lines and --fuel go with a plugin, and %s is a flow", path)
 	}
 	vars, err := parseVars(o.vars)
 	if err != nil {

@@ -71,6 +71,31 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestRunOfAPlugin: what it logs is told, and its flags do what those of a
+// stage do.
+func TestRunOfAPlugin(t *testing.T) {
+	h := newHarness(t)
+	h.copy(faulty, "faulty.wasm")
+	h.copy("examples/lines/lines.wasm", "lines.wasm")
+	h.copy("examples/upper/upper.wasm", "upper.wasm")
+	h.write("flow.yaml", upperStream)
+	h.note("what a guest logs")
+	h.doWith("log\n", "run", "faulty.wasm", "--with", `{"behaviour":""}`)
+	h.note("each record, or batch after batch")
+	h.doWith("a\nsecret\nb\n", "run", "lines.wasm", "--lines", "each")
+	h.doWith("a\nb\n", "run", "lines.wasm", "--lines", "batch")
+	h.note("fuel: too little, more than nodes give")
+	h.doWith("hog\n", "run", "faulty.wasm", "--fuel", "1000")
+	h.doWith("hog\n", "run", "faulty.wasm", "--fuel", "20000000")
+	h.note("what cannot be")
+	h.do("run", "lines.wasm", "--lines", "all")
+	h.do("run", "upper.wasm", "--lines", "each")
+	h.do("run", "upper.wasm", "--fuel", "-1")
+	h.do("run", "flow.yaml", "--fuel", "5")
+	steady(h)
+	h.golden("run_plugin")
+}
+
 func TestRunWritesFiles(t *testing.T) {
 	h := newHarness(t)
 	h.copy("examples/orders/orders.wasm", "orders.wasm")

@@ -33,41 +33,6 @@ func (a answers) done(t *testing.T) func(int, error) {
 	}
 }
 
-func TestWhatHoldsBack(t *testing.T) {
-	for _, c := range []struct {
-		class    record.Class
-		holdBack bool
-		sent     int
-	}{
-		{record.Rejected, false, 6},
-		{record.Rejected, true, 3},
-		{record.Config, false, 3},
-		{record.Fenced, false, 3},
-	} {
-		sent := 0
-		r := NewRequests(Config{InOrder: true, HoldBack: c.holdBack}, func(_ context.Context, rec *record.Record) error {
-			sent++
-			if rec.Offset == 2 {
-				return record.Errorf(c.class, "no")
-			}
-			return nil
-		})
-		got := answers{}
-		r.Deliver(t.Context(), records(6), got.done(t))
-		if sent != c.sent || len(got) != 6 || record.AsError(got[2]).Class != c.class {
-			t.Errorf("%s, hold back %v: %d sent, want %d; answers %v", c.class, c.holdBack, sent, c.sent, got)
-		}
-		for i := c.sent; i < 6; i++ {
-			if !errors.Is(got[i], context.Canceled) {
-				t.Errorf("%s: record %d behind it: %v", c.class, i, got[i])
-			}
-		}
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // fullSink takes nothing until it is mended, and refuses offset 1 for good.
 type fullSink struct {
 	mended time.Time

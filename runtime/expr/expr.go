@@ -28,7 +28,8 @@
 // null), key the key's bytes as a string or nil, headers a map from name to
 // the last value of that name. topic, partition, offset, attempt, trace and id
 // are the record's own, time is its timestamp in UTC. vars and env are the
-// flow's. request, response and failure exist only where a Scope has them.
+// flow's. request, response and failure exist only where a Scope has them, and
+// have the fields that it says; those of failure are always FailureShape.
 //
 // A failure at run time is a *record.Error of class schema.
 package expr
@@ -109,9 +110,46 @@ type Scope struct {
 	Roots Roots
 	// Vars and their values: string, bool, int64 or float64.
 	Vars map[string]any
+	// Shapes are the fields that Request and Response have. A field that a shape
+	// lacks is an error, and so is the root alone; a root without a shape may
+	// have any.
+	Shapes map[Roots]Shape
 	// Env holds the environment variables. If it is nil their values are not
 	// known yet: every name is taken to be a string, and evaluation fails.
 	Env map[string]string
+}
+
+// Shape is the fields of a root and what they hold.
+type Shape map[string]Kind
+
+// Kind is what a field holds.
+type Kind uint8
+
+// The kinds.
+const (
+	AnyKind Kind = iota
+	TextKind
+	IntKind
+	TimeKind
+)
+
+// FailureShape is what failure is: why a record cannot go on.
+var FailureShape = Shape{
+	"class": TextKind, "code": IntKind, "message": TextKind,
+	// stage is the id of the stage or delivery, plugin its name and version,
+	// nil for one that is built in.
+	"stage": TextKind, "plugin": AnyKind,
+	"attempts": IntKind, "time": TimeKind,
+	// id is the record's.
+	"id": TextKind,
+}
+
+// shape is what a scope says of a root, nil if it may have any field.
+func (s Scope) shape(r Roots) Shape {
+	if r == Failure {
+		return FailureShape
+	}
+	return s.Shapes[r]
 }
 
 // Error reports an expression or template that cannot be compiled.

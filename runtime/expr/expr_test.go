@@ -436,3 +436,47 @@ func TestTextsKeepNumbersAsTheyStand(t *testing.T) {
 		}
 	}
 }
+
+// What the roots of a request, an answer and a failure have is known, so that
+// a mistyped name shows before there is one.
+func TestShapes(t *testing.T) {
+	scope := flowScope()
+	scope.Roots |= Response | Failure
+	scope.Shapes = map[Roots]Shape{Response: {"status": IntKind, "headers": AnyKind, "body": AnyKind}}
+	for src, want := range map[string]string{
+		"failure.clas":               "failure has no field `clas`; did you mean `class`?",
+		"failure.stage > 1":          "> does not go between a string and a number",
+		"failure.time.Year() > 2000": "",
+		`failure.class == "timeout" && failure.attempts > 3 && value.n == failure.code && failure.plugin == nil`: "",
+		`toJSON(failure)`:       "",
+		`failure["class"]`:      "write failure.class",
+		"response":              "`response` alone is no value",
+		"response.sttus == 200": "did you mean `status`?",
+		`response["status"]`:    "a field of response is named with a dot",
+		`response.body.code == 0 || response?.body[0]`: "",
+		`response.headers["x-a"] == "1"`:               "",
+		"request.body":                                 "`request` is not known here",
+	} {
+		_, err := Compile(src, scope)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", src, err, want)
+		}
+	}
+	p, err := Compile("failure", scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Roots() != Failure {
+		t.Errorf("roots: got %v", p.Roots().Names())
+	}
+	p, err = CompileBool("failure.attempts == 3 && failure.time.Year() == 2026", scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := NewEnv()
+	e.Reset(orderRecord())
+	e.Bind(Failure, map[string]any{"attempts": int64(3), "time": orderRecord().Time()})
+	if ok, err := p.Bool(e); !ok || err != nil {
+		t.Errorf("got %v, %v", ok, err)
+	}
+}

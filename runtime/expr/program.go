@@ -175,6 +175,8 @@ func (p *Program) fail(err error) error {
 	return &record.Error{Class: record.Schema, Message: "expression " + quote(p.src) + ": " + err.Error(), Err: err}
 }
 
+var kindTypes = [...]types.Type{AnyKind: types.Any, TextKind: types.String, IntKind: types.Int, TimeKind: types.TypeOf(time.Time{})}
+
 // config is the checker's view of a scope.
 func config(s Scope) *conf.Config {
 	c := conf.CreateNew()
@@ -189,11 +191,22 @@ func config(s Scope) *conf.Config {
 	for k, v := range s.Vars {
 		vars[k] = types.TypeOf(v)
 	}
+	shaped := func(r Roots) types.Type {
+		shape := s.shape(r)
+		if shape == nil {
+			return types.Any
+		}
+		m := types.Map{}
+		for name, kind := range shape {
+			m[name] = kindTypes[kind]
+		}
+		return m
+	}
 	c.WithEnv(types.Map{
 		"value": types.Any, "raw": types.String, "key": types.Any, "headers": types.TypeOf(map[string]any{}),
 		"topic": types.String, "partition": types.Int, "offset": types.Int, "time": types.TypeOf(time.Time{}), "attempt": types.Int,
 		"trace": types.String, "id": types.String,
-		"request": types.Any, "response": types.Any, "failure": types.Any,
+		"request": shaped(Request), "response": shaped(Response), "failure": shaped(Failure),
 		"vars": vars, "env": types.TypeOf(map[string]string{}),
 	})
 	return c

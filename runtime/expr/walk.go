@@ -94,6 +94,9 @@ func (w *walker) name(n *ast.IdentifierNode) {
 		if r == EnvVars {
 			w.fail(n, 0, "`env` alone is no value", "name a variable: env.NAME")
 		}
+		if shape := w.scope.Shapes[r]; shape != nil {
+			w.fail(n, 0, "`"+n.Value+"` alone is no value", "name a field: "+strings.Join(mainFields(slices.Sorted(maps.Keys(shape))), " "))
+		}
 		return
 	}
 	here := append(w.scope.Roots.Names(), w.lets...)
@@ -134,6 +137,21 @@ func (w *walker) member(n *ast.MemberNode) {
 				}
 			}
 			return
+		case "request", "response", "failure":
+			if shape := w.scope.shape(rootOf(id.Value)); shape != nil {
+				if _, ok := shape[prop.Value]; !ok {
+					known := slices.Sorted(maps.Keys(shape))
+					help := "its fields: " + strings.Join(mainFields(known), " ")
+					if near := Nearest(prop.Value, known); near != "" {
+						help = "did you mean `" + near + "`? " + help
+					}
+					w.fail(prop, 0, id.Value+" has no field `"+prop.Value+"`", help)
+				} else if at := prop.Location().From; at < len([]rune(w.src)) && strings.ContainsRune("\"'`", []rune(w.src)[at]) {
+					w.fail(prop, 0, "a field of "+id.Value+" is named with a dot", "write "+id.Value+"."+prop.Value)
+				}
+				w.roots |= rootOf(id.Value)
+				return
+			}
 		}
 	}
 	if ok && id.Value == "env" && !slices.Contains(w.lets, id.Value) {
@@ -142,6 +160,21 @@ func (w *walker) member(n *ast.MemberNode) {
 	}
 	w.walk(n.Node)
 	w.walk(n.Property)
+}
+
+// mainFields leaves out of many sorted names those that begin with another one
+// and a _.
+func mainFields(names []string) []string {
+	if len(names) <= 16 {
+		return names
+	}
+	var out []string
+	for _, name := range names {
+		if !slices.ContainsFunc(out, func(s string) bool { return strings.HasPrefix(name, s+"_") }) {
+			out = append(out, name)
+		}
+	}
+	return append(out, "and more that begin so")
 }
 
 func didYouMean(name string, known []string, list, none string) string {

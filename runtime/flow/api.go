@@ -26,6 +26,8 @@ type PluginInfo struct {
 	Function  string
 	// UsesHTTP: the plugin asks for hosts.
 	UsesHTTP bool
+	// Signs: the plugin asks for signatures, and needs keys.
+	Signs bool
 	// Outputs of the manifest, the default one first; may be empty.
 	Outputs []string
 	// Config is the JSON Schema of `with`, nil if the plugin states none.

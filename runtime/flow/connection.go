@@ -1,6 +1,9 @@
 package flow
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 func (l *linter) connection(n *node) *Connection {
 	c := &Connection{Project: l.project}
@@ -78,10 +81,14 @@ func (l *linter) httpConnection(key, n *node) *HTTPConnection {
 		case "concurrent":
 			i, _ := l.integer(v, "concurrent", 1, 100_000)
 			h.Concurrent = int(i)
+		case "requests":
+			h.Requests, _ = l.rate(v, "requests")
+		case "breaker":
+			h.Breaker = l.breaker(v)
+		case "tls":
+			h.TLS = l.tls(key, v)
 		case "auth":
-			l.each(v, "auth", "auth", func(_, v *node) {
-				h.Bearer = l.secret(v, "a bearer token")
-			})
+			l.auth(key, v, h)
 		case "headers":
 			h.Headers = l.connectionHeaders(v)
 		}
@@ -91,7 +98,90 @@ func (l *linter) httpConnection(key, n *node) *HTTPConnection {
 	if lacks(n, "conn.http", "base") {
 		l.fail(key, CodeKeyMissing, "write base: https://HOST", "the connection has no `base`")
 	}
+	if h.TLS != nil && strings.HasPrefix(h.Base, "http://") {
+		l.fail(n.get("base"), CodeValue, "write https://, or take `tls` away", "there is no TLS to an http:// address")
+	}
 	return h
+}
+
+// authKinds are the ways to say who asks, each of which excludes the others.
+var authKinds = []string{"bearer", "basic", "oauth2", "api_key"}
+
+func (l *linter) auth(key, n *node, h *HTTPConnection) {
+	var kind *node
+	if !l.each(n, "auth", "auth", func(key, v *node) {
+		if !slices.Contains(authKinds, key.text) {
+			if n.get("api_key") == nil {
+				l.fail(key, CodeKeyUnknown, "beside it stands `api_key`", "`%s` says how an API key is sent", key.text)
+			}
+			return
+		}
+		if kind != nil {
+			l.fail(key, CodeValue, "keep one", "a connection has one `auth`, and this one has `%s` already", kind.text)
+			return
+		}
+		kind = key
+		switch key.text {
+		case "bearer":
+			h.Bearer = l.secret(v, "a bearer token")
+		case "basic":
+			h.Basic = l.basic(key, v)
+		case "oauth2":
+			h.OAuth2 = l.oauth2(key, v)
+		case "api_key":
+			h.APIKey = l.apiKey(key, v, n)
+		}
+	}) {
+		return
+	}
+	if len(n.fields) == 0 {
+		l.fail(key, CodeKeyMissing, "write bearer: { secret: NAME }; there are "+strings.Join(authKinds, ", "), "`auth` says nothing")
+	}
+}
+
+func (l *linter) breaker(n *node) *Breaker {
+	b := &Breaker{}
+	l.each(n, "breaker", "breaker", func(key, v *node) {
+		if key.text == "probe" {
+			b.Probe, _ = l.duration(v, "probe")
+			return
+		}
+		i, _ := l.integer(v, "failures", 1, 1000)
+		b.Failures = int(i)
+	})
+	return b
+}
+
+func (l *linter) tls(key, n *node) *TLS {
+	t := &TLS{}
+	pem := func(v *node, what string) string {
+		s, known, ok := l.static(v, what)
+		if ok && known && IsPEM(s) && strings.Contains(s, "PRIVATE KEY") {
+			l.hide(v)
+			l.fail(v, CodeSecret, "write key: { secret: NAME } and put the key into the node's secrets", "a private key must not stand in the file")
+			return ""
+		}
+		if ok && known && s == "" {
+			l.fail(v, CodeValue, "name a file on the node, or write the PEM itself behind |", "%s is empty", what)
+		}
+		return s
+	}
+	if !l.each(n, "tls", "tls", func(key, v *node) {
+		switch key.text {
+		case "ca":
+			t.CA = pem(v, "ca")
+		case "cert":
+			t.Cert = pem(v, "cert")
+		case "key":
+			t.Key = l.secret(v, "a private key")
+		}
+	}) {
+		return t
+	}
+	if cert, private := n.get("cert") != nil, n.get("key") != nil; cert != private {
+		l.fail(key, CodeKeyMissing, "write cert: FILE and key: { secret: NAME }", "a client certificate needs both `cert` and `key`")
+	}
+	return t
 }
 
 func (l *linter) connectionHeaders(n *node) []ConnectionHeader {

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -52,6 +53,8 @@ var testWorld = world{
 		case ref.Namespace == "acme" && ref.Name == "order-map":
 			return PluginInfo{Namespace: "acme", Name: "order-map", Version: "1.2.3", Mode: "call", Outputs: []string{"default"},
 				Config: json.RawMessage(`{"type":"object","properties":{"currency":{"type":"string"}},"required":["currency"],"additionalProperties":true}`)}, nil
+		case ref.Name == "signer", ref.Name == "checker", ref.Path == "./check.wasm", ref.Path == "./sign.wasm":
+			return PluginInfo{Namespace: "acme", Name: cmp.Or(ref.Name, strings.TrimSuffix(ref.Path[min(2, len(ref.Path)):], ".wasm")), Version: "1.0.0", Mode: "call", Signs: ref.Name == "signer"}, nil
 		case ref.Path == "./wrong-abi.wasm":
 			return PluginInfo{}, errors.New("plugin ./wrong-abi.wasm speaks stage/7, and this node speaks stage/1: build it with a PDK of this version")
 		case ref.Path == "./upper.wasm" || ref.Path == "./fix.wasm":
@@ -167,7 +170,7 @@ func resolveFile(t *testing.T, file string) []*Document {
 
 // What is stored is a format: nodes of other versions read it.
 func TestResolvedGolden(t *testing.T) {
-	for _, name := range []string{"short", "full"} {
+	for _, name := range []string{"short", "full", "delivery"} {
 		var all bytes.Buffer
 		for _, d := range resolveFile(t, "testdata/valid/"+name+".yaml") {
 			b, err := EncodeResolved(d)
@@ -186,6 +189,7 @@ func TestResolvedGolden(t *testing.T) {
 				t.Errorf("decoded and encoded again:\n%s\nwant\n%s", again, b)
 			}
 			if d.Flow != nil {
+				checkFlow(t, d.Flow)
 				if !reflect.DeepEqual(back.Flow.Vars, d.Flow.Vars) {
 					t.Errorf("vars: got %#v, want %#v", back.Flow.Vars, d.Flow.Vars)
 				}
@@ -199,6 +203,39 @@ func TestResolvedGolden(t *testing.T) {
 			all.WriteByte('\n')
 		}
 		golden(t, "testdata/valid/"+name+".golden", all.Bytes())
+	}
+}
+
+// Documents that lie in data folders since before there were branches.
+func TestDecodeResolvedReadsEarlierForms(t *testing.T) {
+	b, err := os.ReadFile("testdata/earlier.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	var got []string
+	for dec.More() {
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			t.Fatal(err)
+		}
+		d, err := DecodeResolved(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Flow != nil {
+			checkFlow(t, d.Flow)
+			got = append(got, d.Name()+" "+string(d.Flow.Order)+": "+d.Flow.Delivery.Describe())
+		} else {
+			got = append(got, d.Name()+": "+d.Connection.Kind())
+		}
+	}
+	want := []string{
+		"orders-push none: push POST partner:/v2/orders/${value.id}", "main: kafka", "partner: http", "files partition: push file out.ndjson",
+		"extism partition: push stream", "streams partition: push stream", "anonymous partition: push POST https://eu.example:8443/in?id=${value.id}",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -384,9 +421,60 @@ func FuzzParse(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := DecodeResolved(b); err != nil {
+			back, err := DecodeResolved(b)
+			if err != nil {
 				t.Fatalf("%v\n%s", err, b)
 			}
+			if r.Flow == nil {
+				r.Connection.Secrets()
+				continue
+			}
+			if cs := Diff(r.Flow, back.Flow); len(cs) != 0 {
+				t.Fatalf("the decoded flow differs: %v", cs)
+			}
+			checkFlow(t, r.Flow)
 		}
 	})
+}
+
+// checkFlow holds what everybody relies on who runs a flow.
+func checkFlow(t *testing.T, f *Flow) {
+	t.Helper()
+	seen := map[string]bool{}
+	take := func(id string) {
+		if id == "" || seen[id] {
+			t.Fatalf("id %q is empty or stands twice", id)
+		}
+		seen[id] = true
+	}
+	for _, s := range f.AllStages() {
+		take(s.ID)
+		if (s.Otherwise == OtherwiseTopic) != (s.Aside != nil) {
+			t.Fatalf("stage %s: otherwise %s, aside %v", s.ID, s.Otherwise, s.Aside)
+		}
+		s.Describe()
+	}
+	for _, d := range f.Deliveries() {
+		take(d.ID)
+		if d.Kafka == nil && d.HTTP == nil && d.File == nil && d.Stream == nil {
+			t.Fatalf("delivery %s goes nowhere", d.ID)
+		}
+		if d.HTTP == nil && (d.Batch != nil || d.Sign != nil || d.Validate != nil) {
+			t.Fatalf("delivery %s to %s has parts of HTTP", d.ID, d.Kind())
+		}
+		d.Describe()
+	}
+	for _, p := range f.Plugins() {
+		if strings.HasSuffix(p.ID, ".sign") || strings.HasSuffix(p.ID, ".validate") {
+			continue
+		}
+		if !seen[p.ID] {
+			t.Fatalf("plugin of a stage %s that is not there", p.ID)
+		}
+	}
+	if n := len(f.Stages); f.Delivery.ID == "" && (n == 0 || !f.Stages[n-1].Branch.ends()) {
+		t.Fatal("a record ends nowhere")
+	}
+	f.Secrets()
+	f.Connections()
 }

@@ -2,12 +2,10 @@ package flow
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/millrace-io/millrace/runtime/expr"
 )
@@ -25,6 +23,8 @@ type linter struct {
 	project string
 	vars    map[string]any
 	env     map[string]string
+	roots   expr.Roots // of expressions and templates here
+	shapes  map[expr.Roots]expr.Shape
 	// openVars: a var takes its value from an environment that is not known.
 	openVars bool
 }
@@ -52,49 +52,6 @@ func (l *linter) notSupported(n *node, what string) {
 	l.fail(n, CodeNotSupported, "", "%s is not supported yet", what)
 }
 
-// keySet is what a map may hold: keys that this version reads, and keys of the
-// format that it does not.
-type keySet struct {
-	known, later []string
-}
-
-func (k keySet) all() []string { return append(slices.Clone(k.known), k.later...) }
-
-// keySets are the maps of the format. The published JSON Schema has the same.
-var keySets = map[string]keySet{
-	"flow": {
-		known: []string{"flow", "name", "project", "description", "labels", "vars", "source", "order", "slots", "limits", "otherwise", "stages"},
-		later: []string{"exceptions", "requeue", "observe", "trigger", "run", "reconcile", "concurrent"},
-	},
-	"limits":       {known: []string{"in_flight"}, later: []string{"records", "pause_at", "resume_at"}},
-	"source":       {known: []string{"kafka", "file", "stream"}, later: []string{"rocketmq", "http", "http_poll", "ingest"}},
-	"source.kafka": {known: []string{"connection", "topics", "start"}, later: []string{"decode"}},
-	"file":         {known: []string{"path"}},
-	"stream":       {},
-	"stage.filter": {known: []string{"id", "filter", "otherwise"}, later: []string{"schema"}},
-	"stage.map":    {known: []string{"id", "map", "otherwise", "with", "function", "hosts", "lines", "envelope", "isolation", "limits"}, later: []string{"outputs", "schema"}},
-	"stage.push":   {known: []string{"id", "push", "otherwise", "retry"}, later: []string{"batch", "sign", "validate", "schema", "concurrent"}},
-	"stage.limits": {known: []string{"memory", "fuel"}},
-	"map":          {known: []string{"plugin", "set", "rename", "drop", "keep"}, later: []string{"script"}},
-	"push":         {known: []string{"kafka", "http", "file", "stream"}, later: []string{"rocketmq"}},
-	"push.kafka":   {known: []string{"connection", "topic", "key"}},
-	"push.http":    {known: []string{"connection", "get", "post", "put", "patch", "delete", "headers", "body", "timeout"}, later: []string{"concurrent"}},
-	"retry":        {known: []string{"first", "max", "attempts", "within"}},
-	"connection":   {known: []string{"connection", "name", "project", "kafka", "http"}, later: []string{"rocketmq"}},
-	"conn.kafka":   {known: []string{"brokers"}, later: []string{"tls", "sasl"}},
-	"conn.http":    {known: []string{"base", "timeout", "concurrent", "auth", "headers"}, later: []string{"requests", "tls"}},
-	"auth":         {known: []string{"bearer"}, later: []string{"basic", "oauth2"}},
-	"secret":       {known: []string{"secret"}},
-}
-
-// verbs in the order in which messages list them.
-var (
-	verbs      = []string{"filter", "map", "push"}
-	laterVerbs = []string{"branch", "cleanup"}
-	// deliveryKeys make a stage a delivery even if push is missing.
-	deliveryKeys = []string{"batch", "sign", "validate"}
-)
-
 // each visits the keys of a map that the set knows and reports all others. It
 // reports false if n is no map.
 func (l *linter) each(n *node, set, where string, visit func(key, value *node)) bool {
@@ -109,7 +66,7 @@ func (l *linter) each(n *node, set, where string, visit func(key, value *node)) 
 	for _, f := range n.fields {
 		switch {
 		case slices.Contains(ks.known, f.key.text):
-			if f.value.kind == nullNode && f.key.text != "stream" {
+			if f.value.kind == nullNode && f.key.text != "stream" && f.key.text != "ingest" {
 				l.fail(f.key, CodeType, "", "`%s` has no value", f.key.text)
 				continue
 			}
@@ -134,7 +91,25 @@ func lacks(n *node, set, key string) bool {
 	})
 }
 
+// lacksKey reports whether a map of a set has no key that was meant to be one.
+func lacksKey(n *node, set, key string) bool { return n.get(key) == nil && lacks(n, set, key) }
+
+// examples are for maps whose list of keys would be no help.
+var examples = map[string]string{
+	"sign":          "such as { hmac: sha256, key: { secret: NAME }, over: request.body, header: X-Sign }, or ./sign.wasm",
+	"push.webhook":  "such as { url: https://HOST/PATH, secret: { secret: NAME } }",
+	"source.ingest": "such as { body: 1MiB, wait: 30s }",
+	"requeue":       "such as { every: 1h, at_most: 3 }",
+	"auth":          "such as { bearer: { secret: NAME } }",
+	"tls":           "such as { ca: ca.pem }",
+	"batch":         "such as { records: 100, wait: 1s }",
+	"validate":      "such as { ok: response.status == 200 }, or ./check.wasm",
+}
+
 func exampleOf(set string) string {
+	if s := examples[set]; s != "" {
+		return s
+	}
 	if ks := keySets[set].known; len(ks) > 0 {
 		return "its keys: " + strings.Join(ks, ", ")
 	}
@@ -150,11 +125,7 @@ func (l *linter) unknownKey(key *node, set, where string) {
 	near := expr.Nearest(key.text, ks.all())
 	switch {
 	case strings.HasPrefix(set, "push") && key.text != "push" && slices.Contains(keySets["stage.push"].all(), key.text):
-		help = "it stands beside `push`"
-		if slices.Contains(keySets["stage.push"].later, key.text) {
-			help += ", and is not supported yet"
-		}
-		l.fail(key, CodeStageKey, help, "`%s` does not stand in %s", key.text, where)
+		l.fail(key, CodeStageKey, "it stands beside `push`", "`%s` does not stand in %s", key.text, where)
 		return
 	case key.text == "schedule" && set == "flow":
 		help = "it is called `trigger`, which is not supported yet"
@@ -204,107 +175,6 @@ func quoted(s string) string {
 	return strconv.Quote(s)
 }
 
-func (l *linter) integer(n *node, what string, least, most int64) (int64, bool) {
-	if n.kind == badNode {
-		return 0, false
-	}
-	v, err := parseInt(n)
-	if err != nil || v < least || v > most {
-		l.fail(n, CodeValue, "", "%s is a whole number from %d to %d", what, least, most)
-		return 0, false
-	}
-	return v, true
-}
-
-func parseInt(n *node) (int64, error) {
-	if n.kind != scalarNode || n.typ != intScalar {
-		return 0, fmt.Errorf("no number")
-	}
-	s := strings.ReplaceAll(n.text, "_", "")
-	base := 10
-	digits := strings.TrimLeft(s, "+-")
-	if len(digits) > 1 && digits[0] == '0' {
-		base = 0
-	}
-	return strconv.ParseInt(strings.TrimPrefix(s, "+"), base, 64)
-}
-
-func (l *linter) boolean(n *node, what string) (bool, bool) {
-	if n.kind == scalarNode && n.typ == boolScalar {
-		return strings.EqualFold(n.text, "true"), true
-	}
-	if n.kind != badNode {
-		l.fail(n, CodeValue, "", "%s is true or false", what)
-	}
-	return false, false
-}
-
-func (l *linter) duration(n *node, what string) (time.Duration, bool) {
-	s, ok := l.text(n, what)
-	if !ok {
-		return 0, false
-	}
-	d, err := time.ParseDuration(s)
-	switch {
-	case err != nil && n.typ != stringScalar:
-		l.fail(n, CodeValue, "write the unit: "+s+"s, "+s+"ms or "+s+"m", "%s is a duration", what)
-	case err != nil:
-		help := "durations look like 500ms, 3s, 10m, 24h or 1h30m"
-		if strings.HasSuffix(s, "d") {
-			help = "there is no unit for days; write hours: 24h"
-		}
-		l.fail(n, CodeValue, help, "%s cannot be %s", what, quoted(s))
-	case d <= 0:
-		l.fail(n, CodeValue, "", "%s must be more than 0", what)
-	default:
-		return d, true
-	}
-	return 0, false
-}
-
-var sizePattern = regexp.MustCompile(`^([0-9]+)\s*(|B|KiB|MiB|GiB|KB|MB|GB|K|M|G)$`)
-
-func (l *linter) size(n *node, what string, least, most int64) (int64, bool) {
-	s, ok := l.text(n, what)
-	if !ok {
-		return 0, false
-	}
-	m := sizePattern.FindStringSubmatch(strings.ReplaceAll(s, "_", ""))
-	if m == nil {
-		l.fail(n, CodeValue, "sizes look like 65536, 512KiB or 32MiB", "%s cannot be %s", what, quoted(s))
-		return 0, false
-	}
-	unit := int64(1)
-	switch m[2] {
-	case "KiB":
-		unit = 1 << 10
-	case "MiB":
-		unit = 1 << 20
-	case "GiB":
-		unit = 1 << 30
-	case "", "B":
-	default:
-		l.fail(n, CodeValue, "did you mean "+m[1]+m[2][:1]+"iB?", "%s cannot be %s", what, quoted(s))
-		return 0, false
-	}
-	v, err := strconv.ParseInt(m[1], 10, 64)
-	if err != nil || v > math.MaxInt64/unit || v*unit < least || v*unit > most {
-		l.fail(n, CodeValue, "", "%s is from %s to %s", what, sizeText(least), sizeText(most))
-		return 0, false
-	}
-	return v * unit, true
-}
-
-func sizeText(n int64) string {
-	switch {
-	case n%(1<<30) == 0:
-		return strconv.FormatInt(n>>30, 10) + "GiB"
-	case n%(1<<20) == 0:
-		return strconv.FormatInt(n>>20, 10) + "MiB"
-	}
-	return strconv.FormatInt(n>>10, 10) + "KiB"
-}
-
 var (
 	namePattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	varPattern    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -331,7 +201,16 @@ func (l *linter) name(n *node, what string) (string, bool) {
 
 // scope is what the document's expressions may name, of the given roots.
 func (l *linter) scope(roots expr.Roots) expr.Scope {
-	return expr.Scope{Roots: roots, Vars: l.vars}
+	return expr.Scope{Roots: roots, Vars: l.vars, Shapes: l.shapes}
+}
+
+// within reads a part of the document whose expressions have other roots than
+// those of a record.
+func (l *linter) within(roots expr.Roots, shapes map[expr.Roots]expr.Shape, read func()) {
+	was, shaped := l.roots, l.shapes
+	l.roots, l.shapes = roots, shapes
+	read()
+	l.roots, l.shapes = was, shaped
 }
 
 // exprError reports an error of package expr inside a scalar.
@@ -377,7 +256,7 @@ func (l *linter) expression(n *node, what string, cond bool) (string, bool) {
 	if cond {
 		compile = expr.CompileBool
 	}
-	p, err := compile(s, l.scope(expr.RecordRoots))
+	p, err := compile(s, l.scope(l.roots))
 	if err != nil {
 		if e, ok := err.(*expr.Error); ok && !n.quoted && e.Offset == 0 && e.Length == len([]rune(s)) && strings.HasPrefix(e.Message, "unknown name") && !cond {
 			e.Help = "this is an expression; for the text write '\"" + s + "\"'. " + e.Help
@@ -388,13 +267,22 @@ func (l *linter) expression(n *node, what string, cond bool) (string, bool) {
 	return s, l.lookUp(n, p.EnvNames())
 }
 
-// template checks a text with ${...} of a record and returns it.
+// textOrExpression checks a template if there is a ${ in it, else an
+// expression, and returns it.
+func (l *linter) textOrExpression(n *node, what string) (string, bool) {
+	if n.kind == scalarNode && strings.Contains(n.text, "${") {
+		return l.template(n, what)
+	}
+	return l.expression(n, what, false)
+}
+
+// template checks a text with ${...} and returns it.
 func (l *linter) template(n *node, what string) (string, bool) {
 	s, ok := l.text(n, what)
 	if !ok {
 		return "", false
 	}
-	t, err := expr.CompileTemplate(s, l.scope(expr.RecordRoots))
+	t, err := expr.CompileTemplate(s, l.scope(l.roots))
 	if err != nil {
 		l.exprError(n, err)
 		return "", false
@@ -474,16 +362,22 @@ func (l *linter) secret(n *node, what string) *Secret {
 		if !ok {
 			return
 		}
-		if !secretPattern.MatchString(name) {
-			l.fail(v, CodeName, "names look like partner/token", "a secret cannot be called %s", quoted(name))
-			return
+		if l.secretName(v, name) {
+			s = &Secret{Name: name}
 		}
-		s = &Secret{Name: name}
 	})
 	if s == nil && n.kind == mapNode && len(n.fields) == 0 {
 		l.fail(n, CodeKeyMissing, "write { secret: NAME }", "%s has no name", what)
 	}
 	return s
+}
+
+func (l *linter) secretName(at *node, name string) bool {
+	if !secretPattern.MatchString(name) {
+		l.fail(at, CodeName, "names look like partner/token", "a secret cannot be called %s", quoted(name))
+		return false
+	}
+	return true
 }
 
 // secretHeaders are the headers whose values are secrets as a rule.

@@ -1,10 +1,7 @@
 package flow
 
 import (
-	"encoding/json"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -68,18 +65,29 @@ type Flow struct {
 	Env map[string]string `json:"env,omitempty"`
 
 	Source Source `json:"source"`
-	Order  Order  `json:"order"`
+	// Order is resolved: what the document says, or its default.
+	Order Order `json:"order"`
 	// Slots is how many owners the partitions are spread over; 0 leaves the
 	// choice to the node: min(partitions, 8).
 	Slots int `json:"slots,omitempty"`
 	// InFlight is the number of records a lane holds; 0: the node's default.
-	InFlight int `json:"in_flight,omitempty"`
-	// Otherwise is the flow's default; every stage has its own, resolved.
+	InFlight int    `json:"in_flight,omitempty"`
+	Limits   Limits `json:"limits,omitzero"`
+	// Otherwise is the flow's default; every stage has its own, resolved. Aside
+	// is set where it is OtherwiseTopic.
 	Otherwise Otherwise `json:"otherwise"`
+	Aside     *Topic    `json:"aside,omitempty"`
+	Queue     Queue     `json:"queue,omitzero"`
+	Requeue   *Requeue  `json:"requeue,omitempty"`
 
-	// Stages come before Delivery, in order.
+	// Stages come before Delivery, in order. Where branches end every way
+	// there is no Delivery behind them: its ID is empty.
 	Stages   []Stage  `json:"stages,omitempty"`
-	Delivery Delivery `json:"delivery"`
+	Delivery Delivery `json:"delivery,omitzero"`
+
+	// Exceptions are for each record that cannot go on; all whose condition
+	// holds are told, in order.
+	Exceptions []Exception `json:"exceptions,omitempty"`
 }
 
 // FullName is {project}/{name}.
@@ -91,32 +99,185 @@ func (f *Flow) Scope() expr.Scope {
 	return expr.Scope{Roots: expr.RecordRoots, Vars: f.Vars, Env: f.Env}
 }
 
+// ExceptionScope is what the expressions of Exceptions may name: Scope, and
+// the failure.
+func (f *Flow) ExceptionScope() expr.Scope {
+	s := f.Scope()
+	s.Roots |= expr.Failure
+	return s
+}
+
+// AllStages are the stages of the flow and of its branches in the order of the
+// document, a branch before those inside it. Deliveries are not among them.
+func (f *Flow) AllStages() []*Stage {
+	var out []*Stage
+	walk(f.Stages, func(s *Stage) { out = append(out, s) }, func(*Delivery) {})
+	return out
+}
+
+// Deliveries are the ends of the flow in the order of the document: those of
+// branches, and Delivery if there is one. Pushes of exceptions and topics of
+// `otherwise` are not among them.
+func (f *Flow) Deliveries() []*Delivery {
+	var out []*Delivery
+	walk(f.Stages, func(*Stage) {}, func(d *Delivery) { out = append(out, d) })
+	if f.Delivery.ID != "" {
+		out = append(out, &f.Delivery)
+	}
+	return out
+}
+
+// walk visits stages and deliveries in the order of the document.
+func walk(stages []Stage, stage func(*Stage), delivery func(*Delivery)) {
+	for i := range stages {
+		s := &stages[i]
+		stage(s)
+		if s.Branch == nil {
+			continue
+		}
+		for j := range s.Branch.Cases {
+			s.Branch.Cases[j].walk(stage, delivery)
+		}
+		s.Branch.Else.walk(stage, delivery)
+	}
+}
+
+func (c *BranchCase) walk(stage func(*Stage), delivery func(*Delivery)) {
+	walk(c.Stages, stage, delivery)
+	if c.Delivery != nil {
+		delivery(c.Delivery)
+	}
+}
+
 // Connections are the names of the connections that the flow uses, sorted,
 // each once, anonymous ones among them (see Anonymous).
 func (f *Flow) Connections() []string {
 	var names []string
+	topic := func(t *Topic) {
+		if t != nil {
+			names = append(names, t.Connection)
+		}
+	}
+	delivery := func(d *Delivery) {
+		topic(d.Aside)
+		switch {
+		case d.Kafka != nil:
+			names = append(names, d.Kafka.Connection)
+		case d.HTTP != nil:
+			names = append(names, d.HTTP.Connection)
+		}
+	}
 	if k := f.Source.Kafka; k != nil {
 		names = append(names, k.Connection)
 	}
-	if k := f.Delivery.Kafka; k != nil {
-		names = append(names, k.Connection)
+	topic(f.Aside)
+	for _, s := range f.AllStages() {
+		topic(s.Aside)
 	}
-	if h := f.Delivery.HTTP; h != nil {
-		names = append(names, h.Connection)
+	for _, d := range f.Deliveries() {
+		delivery(d)
+	}
+	for i := range f.Exceptions {
+		delivery(&f.Exceptions[i].Push)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// Plugins are the stages of the flow that are plugins.
+// Secrets are the names of the secrets that the flow itself needs, sorted,
+// each once; those of its connections are theirs.
+func (f *Flow) Secrets() []string {
+	var names []string
+	sign := func(d *Delivery) { names = append(names, d.Sign.secrets()...) }
+	if in := f.Source.Ingest; in != nil && in.Sender != nil {
+		names = append(names, in.Sender.Key.Name)
+	}
+	for _, d := range f.Deliveries() {
+		sign(d)
+	}
+	for i := range f.Exceptions {
+		sign(&f.Exceptions[i].Push)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Plugins are the stages of the flow that are plugins, those that sign and
+// validate among them: as stages of their own, whose ids are the delivery's
+// with .sign and .validate behind.
 func (f *Flow) Plugins() []*Stage {
 	var out []*Stage
-	for i := range f.Stages {
-		if f.Stages[i].Plugin != nil {
-			out = append(out, &f.Stages[i])
+	part := func(d *Delivery, name string, p *PluginStage) {
+		if p != nil {
+			out = append(out, &Stage{ID: d.ID + "." + name, Otherwise: d.Otherwise, Aside: d.Aside, Plugin: p, Pos: d.Pos})
 		}
 	}
+	delivery := func(d *Delivery) {
+		if d.Sign != nil {
+			part(d, "sign", d.Sign.Plugin)
+		}
+		if d.Validate != nil {
+			part(d, "validate", d.Validate.Plugin)
+		}
+	}
+	walk(f.Stages, func(s *Stage) {
+		if s.Plugin != nil {
+			out = append(out, s)
+		}
+	}, delivery)
+	delivery(&f.Delivery)
 	return out
+}
+
+// Limits of a flow. A zero field is no limit.
+type Limits struct {
+	// Records that the flow reads a second, over all its partitions.
+	Records float64 `json:"records_per_second,omitempty"`
+	// PauseAt is how many entries kept for a retry or filed in the failure
+	// queue stop the flow's reading, ResumeAt how many let it go on: less than
+	// PauseAt, and set where that is.
+	PauseAt  int `json:"pause_at,omitempty"`
+	ResumeAt int `json:"resume_at,omitempty"`
+}
+
+// Queue bounds a flow's failure queue. A zero field is the node's own bound;
+// of Keep it is none.
+type Queue struct {
+	// Keep is how long an entry stays.
+	Keep    time.Duration `json:"keep_ns,omitempty"`
+	Entries int           `json:"entries,omitempty"`
+	Bytes   int64         `json:"bytes,omitempty"`
+}
+
+// Requeue takes entries of the failure queue back to retry.
+type Requeue struct {
+	// Every is how long an entry lies in the queue before.
+	Every time.Duration `json:"every_ns"`
+	// AtMost is how often one entry goes back; at least 1.
+	AtMost int `json:"at_most"`
+}
+
+// Exception tells of records that cannot go on. It never owns one.
+type Exception struct {
+	// When is an expression of ExceptionScope; "" is every record.
+	When string `json:"when,omitempty"`
+	// Push is to HTTP or Kafka; its templates and expressions are of
+	// ExceptionScope, its ID is exception1, exception2 and so on.
+	Push Delivery `json:"push"`
+}
+
+// Topic is a topic of a Kafka connection.
+type Topic struct {
+	Connection string `json:"connection"`
+	Topic      string `json:"topic"`
+}
+
+// String is kafka://connection/topic.
+func (t *Topic) String() string {
+	if strings.HasPrefix(t.Connection, kafkaScheme) {
+		return t.Connection + "/" + t.Topic
+	}
+	return kafkaScheme + t.Connection + "/" + t.Topic
 }
 
 // Order is what the flow keeps of its source's order.
@@ -125,6 +286,9 @@ type Order string
 const (
 	// OrderPartition delivers the records of a partition in their order.
 	OrderPartition Order = "partition"
+	// OrderKey delivers the records of a key in their order; records without a
+	// key count by partition. It is the default where a delivery is to HTTP.
+	OrderKey Order = "key"
 	// OrderNone delivers in any order.
 	OrderNone Order = "none"
 )
@@ -139,18 +303,23 @@ const (
 	OtherwiseDrop Otherwise = "drop"
 	// OtherwisePause stops the flow before it.
 	OtherwisePause Otherwise = "pause"
+	// OtherwiseTopic writes it to the topic of Aside.
+	OtherwiseTopic Otherwise = "topic"
 )
 
 // Source is where records come from; exactly one field is set.
 type Source struct {
-	Kafka  *KafkaSource `json:"kafka,omitempty"`
-	File   *FileSource  `json:"file,omitempty"`
-	Stream *Stream      `json:"stream,omitempty"`
+	Kafka  *KafkaSource  `json:"kafka,omitempty"`
+	File   *FileSource   `json:"file,omitempty"`
+	Stream *Stream       `json:"stream,omitempty"`
+	Ingest *IngestSource `json:"ingest,omitempty"`
 }
 
-// Kind is "kafka", "file" or "stream".
+// Kind is "kafka", "file", "stream" or "ingest".
 func (s Source) Kind() string {
 	switch {
+	case s.Ingest != nil:
+		return "ingest"
 	case s.Kafka != nil:
 		return "kafka"
 	case s.File != nil:
@@ -191,340 +360,16 @@ type FileSource struct {
 // Stream is STDIN as a source and STDOUT as a sink.
 type Stream struct{}
 
-// Stage is one step before the delivery. Filter, or one of Plugin and Map, is
-// set.
-type Stage struct {
-	// ID is unique in the flow, the delivery included.
-	ID string `json:"id"`
-	// Otherwise is resolved: the stage's own or the flow's.
-	Otherwise Otherwise `json:"otherwise"`
-
-	// Filter is an expression of type bool; records with true go on.
-	Filter string       `json:"filter,omitempty"`
-	Plugin *PluginStage `json:"plugin,omitempty"`
-	Map    *MapStage    `json:"map,omitempty"`
-
-	// Pos is where the stage begins in its file.
-	Pos Pos `json:"-"`
-}
-
-// Describe is the stage in a word or two for plans and listings:
-// `filter value.a > 1`, `map acme/order-map@^1.2`, `map (set, drop)`,
-// `map ./vowels.wasm count_vowels (impure)`.
-func (s *Stage) Describe() string {
-	switch {
-	case s.Plugin != nil:
-		text := "map " + s.Plugin.Ref.String()
-		if s.Plugin.Function != "" {
-			text += " " + s.Plugin.Function
-		}
-		var notes []string
-		if s.Plugin.Stateful() {
-			notes = append(notes, "stateful")
-		}
-		if s.Plugin.Impure() {
-			notes = append(notes, "impure")
-		}
-		if len(notes) > 0 {
-			text += " (" + strings.Join(notes, ", ") + ")"
-		}
-		return text
-	case s.Map != nil:
-		return "map (" + strings.Join(s.Map.steps(), ", ") + ")"
-	}
-	return "filter " + s.Filter
-}
-
-// PluginStage runs a plugin.
-type PluginStage struct {
-	Ref PluginRef `json:"ref"`
-	// With is the plugin's configuration, a JSON object; nil if none is given.
-	With json.RawMessage `json:"with,omitempty"`
-	// Function is the export that the plugin is called by, which makes it run
-	// in extism mode; "": the plugin's own default, or another mode.
-	Function string `json:"function,omitempty"`
-	// Hosts are patterns of those that it may reach by HTTP; with any the
-	// stage is impure.
-	Hosts []string `json:"hosts,omitempty"`
-	// Lines is "" for the plugin's own default, "each" or "batch".
-	Lines string `json:"lines,omitempty"`
-	// Envelope: lines are envelopes, not bare values.
-	Envelope bool `json:"envelope,omitempty"`
-	// Isolation is "batch", "record" or "failure".
-	Isolation string `json:"isolation"`
-	// MemoryBytes is the guest's limit; 0: the node's default.
-	MemoryBytes int64 `json:"memory_bytes,omitempty"`
-	// Fuel is what a record may cost, in units of the sandbox; 0: the
-	// plugin's manifest, else the node's ceiling.
-	Fuel int64 `json:"fuel,omitempty"`
-}
-
-// Stateful reports that the plugin's answers depend on earlier batches, Impure
-// that they depend on other hosts: such a stage can be neither replayed nor
-// compared with another version.
-func (p *PluginStage) Stateful() bool { return p.Isolation == "failure" }
-
-// Impure: see Stateful.
-func (p *PluginStage) Impure() bool { return len(p.Hosts) > 0 }
-
-// PluginRef names a plugin.
-type PluginRef struct {
-	// Path is the local file that the document names, "" if it names a
-	// plugin of the registry. Relative paths are relative to the file of the
-	// document.
-	Path string `json:"path,omitempty"`
-	// Namespace ("default" if the document says none), Name and Range. With a
-	// Path they are empty in a parsed document; Resolve fills them in from
-	// the resolver's answer, with the range "*".
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name,omitempty"`
-	Range     string `json:"range,omitempty"`
-}
-
-// String is the reference as it stands in a flow file.
-func (r PluginRef) String() string {
-	if r.Path != "" {
-		return r.Path
-	}
-	s := r.Name + "@" + r.Range
-	if r.Namespace != "" && r.Namespace != DefaultNamespace {
-		s = r.Namespace + "/" + s
-	}
-	return s
-}
-
-// DefaultNamespace is the namespace of plugins that are named without one.
-const DefaultNamespace = "default"
-
-// MapStage is the built-in map: JSON in, JSON out; its parts are applied in
-// the order of the fields. Paths are read with expr.ParsePath.
-type MapStage struct {
-	Set    []Assignment `json:"set,omitempty"`
-	Rename []Renaming   `json:"rename,omitempty"`
-	Drop   []string     `json:"drop,omitempty"`
-	Keep   []string     `json:"keep,omitempty"`
-}
-
-func (m *MapStage) steps() []string {
-	var s []string
-	if len(m.Set) > 0 {
-		s = append(s, "set")
-	}
-	if len(m.Rename) > 0 {
-		s = append(s, "rename")
-	}
-	if len(m.Drop) > 0 {
-		s = append(s, "drop")
-	}
-	if len(m.Keep) > 0 {
-		s = append(s, "keep")
-	}
-	return s
-}
-
-// Assignment sets the value at a path to that of an expression.
-type Assignment struct {
-	Path string `json:"path"`
-	Expr string `json:"expr"`
-}
-
-// Renaming moves the value at path From to path To.
-type Renaming struct {
-	From string `json:"from"`
-	To   string `json:"to"`
-}
-
-// Delivery is the end of a flow. Exactly one of Kafka, HTTP, File and Stream
-// is set.
-type Delivery struct {
-	ID        string    `json:"id"`
-	Otherwise Otherwise `json:"otherwise"`
-	// Retry bounds the attempts; nil: they have no end.
-	Retry *Retry `json:"retry,omitempty"`
-
-	Kafka  *KafkaPush `json:"kafka,omitempty"`
-	HTTP   *HTTPPush  `json:"http,omitempty"`
-	File   *FilePush  `json:"file,omitempty"`
-	Stream *Stream    `json:"stream,omitempty"`
-
-	Pos Pos `json:"-"`
-}
-
-// Kind is "kafka", "http", "file" or "stream".
-func (d *Delivery) Kind() string {
-	switch {
-	case d.Kafka != nil:
-		return "kafka"
-	case d.HTTP != nil:
-		return "http"
-	case d.File != nil:
-		return "file"
-	}
-	return "stream"
-}
-
-// Describe is the delivery in a few words: `push kafka://main/orders`,
-// `push post https://host/path`, `push file out.ndjson`, `push stream`.
-func (d *Delivery) Describe() string {
-	switch {
-	case d.Kafka != nil:
-		if strings.HasPrefix(d.Kafka.Connection, kafkaScheme) {
-			return "push " + d.Kafka.Connection + "/" + d.Kafka.Topic
-		}
-		return "push " + kafkaScheme + d.Kafka.Connection + "/" + d.Kafka.Topic
-	case d.HTTP != nil:
-		if _, ok := Anonymous(d.HTTP.Connection); ok {
-			return "push " + d.HTTP.Method + " " + d.HTTP.Connection + d.HTTP.Path
-		}
-		return "push " + d.HTTP.Method + " " + d.HTTP.Connection + ":" + d.HTTP.Path
-	case d.File != nil:
-		return "push file " + d.File.Path
-	}
-	return "push stream"
-}
-
-// Retry bounds and paces the attempts of a delivery. A zero field is not said:
-// the pace has the default of package retry, the bounds do not hold.
-type Retry struct {
-	// First is the wait before the second attempt; it doubles up to Max.
-	First time.Duration `json:"first_ns,omitempty"`
-	Max   time.Duration `json:"max_ns,omitempty"`
-	// Attempts counts the first one.
-	Attempts int           `json:"attempts,omitempty"`
-	Within   time.Duration `json:"within_ns,omitempty"`
-}
-
-// KafkaPush writes records to a topic.
-type KafkaPush struct {
-	Connection string `json:"connection"`
-	Topic      string `json:"topic"`
-	// Key is an expression for the key (see expr.Program.Key); "" keeps the
-	// record's own.
-	Key string `json:"key,omitempty"`
-}
-
-// HTTPPush sends one request a record.
-type HTTPPush struct {
-	Connection string `json:"connection"`
-	// Method is in capitals.
-	Method string `json:"method"`
-	// Path is a template, appended to the connection's base. It begins with /
-	// or is empty.
-	Path    string           `json:"path"`
-	Headers []HeaderTemplate `json:"headers,omitempty"`
-	// Body is a template; nil sends the record's value as it is.
-	Body *string `json:"body,omitempty"`
-	// Timeout of one attempt; 0: the connection's.
-	Timeout time.Duration `json:"timeout_ns,omitempty"`
-}
-
-// HeaderTemplate is a header of a request; Value is a template.
-type HeaderTemplate struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
-// FilePush appends values to a file, one a line.
-type FilePush struct {
-	Path string `json:"path"`
-}
-
-// Connection is a connection document of format v1. Exactly one of Kafka and
-// HTTP is set.
-type Connection struct {
-	Project string           `json:"project"`
-	Name    string           `json:"name"`
-	Kafka   *KafkaConnection `json:"kafka,omitempty"`
-	HTTP    *HTTPConnection  `json:"http,omitempty"`
-}
-
-// Kind is "kafka" or "http".
-func (c *Connection) Kind() string {
-	if c.Kafka != nil {
-		return "kafka"
-	}
-	return "http"
-}
-
-// Secrets are the names of the secrets that the connection needs, sorted.
-func (c *Connection) Secrets() []string {
-	var names []string
-	if c.HTTP != nil {
-		if c.HTTP.Bearer != nil {
-			names = append(names, c.HTTP.Bearer.Name)
-		}
-		for _, h := range c.HTTP.Headers {
-			if h.Secret != nil {
-				names = append(names, h.Secret.Name)
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// KafkaConnection says how to reach a Kafka cluster.
-type KafkaConnection struct {
-	// Brokers are host:port.
-	Brokers []string `json:"brokers"`
-}
-
-// HTTPConnection says how to reach an HTTP service.
-type HTTPConnection struct {
-	// Base is http or https, host, and possibly a path without a / at its end.
-	Base string `json:"base"`
-	// Timeout of one attempt; 0: the connector's default.
-	Timeout time.Duration `json:"timeout_ns,omitempty"`
-	// Concurrent is how many requests may be under way; 0: the connector's
-	// default.
-	Concurrent int `json:"concurrent,omitempty"`
-	// Bearer is the secret of the Authorization header, nil if there is none.
-	Bearer  *Secret            `json:"bearer,omitempty"`
-	Headers []ConnectionHeader `json:"headers,omitempty"`
-}
-
-// ConnectionHeader goes with every request of a connection: a text or a secret.
-type ConnectionHeader struct {
-	Name   string  `json:"name"`
-	Value  string  `json:"value,omitempty"`
-	Secret *Secret `json:"secret,omitempty"`
-}
-
-// Secret is the name of a secret. Its value never enters a document.
-type Secret struct {
-	Name string `json:"secret"`
-}
-
-const kafkaScheme = "kafka://"
-
-// Anonymous makes the connection that an address used as a connection's name
-// means: kafka://host:port, http://host[:port] or https://host[:port]. It
-// reports false for every other name.
-func Anonymous(name string) (*Connection, bool) {
-	if host, ok := strings.CutPrefix(name, kafkaScheme); ok {
-		if !validHostPort(host) {
-			return nil, false
-		}
-		return &Connection{Project: DefaultProject, Name: name, Kafka: &KafkaConnection{Brokers: []string{host}}}, true
-	}
-	if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
-		u, err := url.Parse(name)
-		if err != nil || u.Host == "" || u.Path != "" {
-			return nil, false
-		}
-		return &Connection{Project: DefaultProject, Name: name, HTTP: &HTTPConnection{Base: name}}, true
-	}
-	return nil, false
-}
-
-func validHostPort(s string) bool {
-	i := strings.LastIndexByte(s, ':')
-	if i <= 0 || strings.ContainsAny(s, "/ \t\r\n,@?#") {
-		return false
-	}
-	if host := s[:i]; strings.Contains(host, ":") && (host[0] != '[' || host[len(host)-1] != ']') {
-		return false
-	}
-	n, err := strconv.Atoi(s[i+1:])
-	return err == nil && n > 0 && n < 1<<16
+// IngestSource takes the requests of HTTP clients.
+type IngestSource struct {
+	// Body is the longest body in bytes.
+	Body int64 `json:"body_bytes"`
+	// Wait is how long a request waits for its record to be delivered or kept.
+	Wait time.Duration `json:"wait_ns"`
+	// Idempotency is the name of the header whose value names the record.
+	Idempotency string `json:"idempotency"`
+	// Sender is how the sender signs, nil if nobody checks it: the value that
+	// it makes of the request as it came must be the one in it. Its algorithm
+	// is one of hmac-*.
+	Sender *Signature `json:"sender,omitempty"`
 }

@@ -44,7 +44,7 @@ func parse(file string, base int, text string, opts Options, in *Inputs) ([]*Doc
 		if y.root == nil || y.root.kind == nullNode {
 			continue
 		}
-		l := &linter{src: src, opts: opts, in: in, problems: &ps, project: DefaultProject}
+		l := &linter{src: src, opts: opts, in: in, problems: &ps, project: DefaultProject, roots: expr.RecordRoots}
 		if in != nil {
 			l.env = make(map[string]string)
 		}
@@ -151,9 +151,9 @@ func (l *linter) flow(n *node) *Flow {
 	l.overrideVars(n, f)
 	l.vars = f.Vars
 	if v := n.get("otherwise"); v != nil && v.kind != nullNode {
-		f.Otherwise = l.otherwise(v)
+		f.Otherwise, f.Aside = l.otherwise(v)
 	}
-	var order *node
+	var order, exceptions *node
 	l.each(n, "flow", "a flow", func(key, v *node) {
 		switch key.text {
 		case "name":
@@ -170,16 +170,20 @@ func (l *linter) flow(n *node) *Flow {
 			s, _ := l.integer(v, "slots", 1, 4096)
 			f.Slots = int(s)
 		case "limits":
-			l.each(v, "limits", "limits", func(_, v *node) {
-				i, _ := l.integer(v, "in_flight", 1, 1_000_000)
-				f.InFlight = int(i)
-			})
+			l.limits(v, f)
+		case "queue":
+			f.Queue = l.queue(v)
+		case "requeue":
+			f.Requeue = l.requeue(key, v)
 		case "stages":
 			l.stages(key, v, f)
+		case "exceptions":
+			exceptions = v
 		}
 	})
-	if order != nil {
-		l.order(order, f)
+	l.order(order, f)
+	if exceptions != nil {
+		f.Exceptions = l.exceptions(exceptions)
 	}
 	if lacks(n, "flow", "name") {
 		l.missing(n, "the flow", "name", "name: orders")
@@ -306,20 +310,120 @@ func (l *linter) overrideVars(n *node, f *Flow) {
 	}
 }
 
-func (l *linter) otherwise(n *node) Otherwise {
-	if n.kind == mapNode && n.get("topic") != nil {
-		l.notSupported(n, "`otherwise: {topic: ...}`")
-		return OtherwiseQueue
+func (l *linter) otherwise(n *node) (Otherwise, *Topic) {
+	if n.kind != mapNode {
+		if n.kind == scalarNode && (n.text == "topic" || strings.HasPrefix(n.text, kafkaScheme)) {
+			topic := n.text
+			if topic == "topic" {
+				topic = "kafka://CONNECTION/TOPIC"
+			}
+			l.fail(n, CodeValue, "write { topic: "+topic+" }", "otherwise cannot be %s", quoted(n.text))
+			return OtherwiseQueue, nil
+		}
+		s, ok := l.oneOf(n, "otherwise", []string{"queue", "drop", "pause"}, nil)
+		if !ok {
+			return OtherwiseQueue, nil
+		}
+		return Otherwise(s), nil
 	}
-	s, ok := l.oneOf(n, "otherwise", []string{"queue", "drop", "pause"}, []string{"topic"})
-	if !ok {
-		return OtherwiseQueue
+	t := &Topic{}
+	l.each(n, "otherwise", "otherwise", func(_, v *node) {
+		text, known, ok := l.static(v, "topic")
+		switch {
+		case !ok:
+		case !strings.HasPrefix(text, kafkaScheme):
+			if known {
+				l.fail(v, CodeValue, "write kafka://CONNECTION/TOPIC", "%s names no topic of a connection", quoted(text))
+			}
+		default:
+			t.Connection, t.Topic, _ = l.kafkaAddress(v, text, known)
+		}
+	})
+	if lacks(n, "otherwise", "topic") {
+		l.fail(n, CodeKeyMissing, "write { topic: kafka://CONNECTION/TOPIC }, or one of queue, drop, pause", "otherwise has no `topic`")
 	}
-	return Otherwise(s)
+	return OtherwiseTopic, t
 }
 
+func (l *linter) limits(n *node, f *Flow) {
+	whole := func(v *node, what string) int {
+		i, _ := l.integer(v, what, 1, 10_000_000)
+		return int(i)
+	}
+	if !l.each(n, "limits", "limits", func(key, v *node) {
+		switch key.text {
+		case "records":
+			f.Limits.Records, _ = l.rate(v, "records")
+		case "in_flight":
+			i, _ := l.integer(v, "in_flight", 1, 1_000_000)
+			f.InFlight = int(i)
+		case "pause_at":
+			f.Limits.PauseAt = whole(v, "pause_at")
+		case "resume_at":
+			f.Limits.ResumeAt = whole(v, "resume_at")
+		}
+	}) {
+		return
+	}
+	switch resume := n.get("resume_at"); {
+	case resume != nil && lacks(n, "limits", "pause_at"):
+		l.fail(resume, CodeKeyMissing, "write pause_at: a number of entries above it", "`resume_at` needs a `pause_at`")
+	case f.Limits.PauseAt > 0 && f.Limits.ResumeAt >= f.Limits.PauseAt:
+		l.fail(resume, CodeValue, "half of it, or less, keeps the flow from flapping", "resume_at is less than pause_at")
+	case resume == nil:
+		f.Limits.ResumeAt = f.Limits.PauseAt / 2
+	}
+}
+
+func (l *linter) queue(n *node) Queue {
+	var q Queue
+	l.each(n, "queue", "queue", func(key, v *node) {
+		switch key.text {
+		case "keep":
+			q.Keep, _ = l.duration(v, "keep")
+		case "entries":
+			i, _ := l.integer(v, "entries", 1, 1_000_000)
+			q.Entries = int(i)
+		case "bytes":
+			q.Bytes, _ = l.size(v, "bytes", 1<<20, 64<<30)
+		}
+	})
+	return q
+}
+
+// defaultRequeues is how often an entry goes back where nothing is said.
+const defaultRequeues = 3
+
+func (l *linter) requeue(key, n *node) *Requeue {
+	r := &Requeue{AtMost: defaultRequeues}
+	if !l.each(n, "requeue", "requeue", func(key, v *node) {
+		if key.text == "every" {
+			r.Every, _ = l.duration(v, "every")
+			return
+		}
+		i, _ := l.integer(v, "at_most", 1, 1000)
+		r.AtMost = int(i)
+	}) {
+		return r
+	}
+	if lacks(n, "requeue", "every") {
+		l.fail(key, CodeKeyMissing, "write requeue: { every: 1h, at_most: 3 }", "`requeue` has no `every`")
+	}
+	return r
+}
+
+// order reads the order of a flow, or gives it its default; n is nil where the
+// document says nothing.
 func (l *linter) order(n *node, f *Flow) {
-	s, ok := l.oneOf(n, "order", []string{"partition", "none"}, []string{"key"})
+	deliveries := f.Deliveries()
+	http := slices.ContainsFunc(deliveries, func(d *Delivery) bool { return d.HTTP != nil })
+	if http {
+		f.Order = OrderKey
+	}
+	if n == nil {
+		return
+	}
+	s, ok := l.oneOf(n, "order", []string{"key", "partition", "none"}, nil)
 	if !ok {
 		return
 	}
@@ -327,10 +431,14 @@ func (l *linter) order(n *node, f *Flow) {
 	if f.Order != OrderNone {
 		return
 	}
-	switch d := f.Delivery; {
-	case d.HTTP != nil:
+	if http {
 		l.warn(n, CodeOrder, "", "with `order: none` a record may arrive before an older one of its key")
-	case d.Kafka != nil || d.File != nil || d.Stream != nil:
-		l.fail(n, CodeNotSupported, "it goes with deliveries to HTTP", "`order: none` to %s is not supported yet", d.Kind())
+		return
+	}
+	for _, d := range deliveries {
+		if d.Kafka != nil || d.File != nil || d.Stream != nil {
+			l.fail(n, CodeNotSupported, "it goes with deliveries to HTTP", "`order: none` to %s is not supported yet", d.Kind())
+			return
+		}
 	}
 }

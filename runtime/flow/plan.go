@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -56,52 +57,111 @@ func Diff(old, new *Flow) []Change {
 	eachName(old.Labels, new.Labels, func(k string) { part("labels."+k, old.Labels[k], new.Labels[k]) })
 	eachName(old.Vars, new.Vars, func(k string) { part("vars."+k, varText(old.Vars, k), varText(new.Vars, k)) })
 	eachName(old.Env, new.Env, func(k string) { part("env."+k, old.Env[k], new.Env[k]) })
-	part("source", old.Source.describe(), new.Source.describe())
+	compare := func(what, was, is string, old, new any) {
+		switch {
+		case was == is && was != "" && !sameJSON(old, new):
+			cs = append(cs, changed(what, was, is, old, new))
+		default:
+			part(what, was, is)
+		}
+	}
+	compare("source", old.Source.describe(), new.Source.describe(), old.Source, new.Source)
 	part("order", string(old.Order), string(new.Order))
 	part("slots", number(old.Slots), number(new.Slots))
 	part("limits.in_flight", number(old.InFlight), number(new.InFlight))
-	part("otherwise", string(old.Otherwise), string(new.Otherwise))
-	cs = append(cs, diffStages(old.Stages, new.Stages)...)
-	switch was, is := old.Delivery, new.Delivery; {
-	case was.ID == "":
-		part(is.ID, "", is.Describe())
-	case was.ID != is.ID:
-		part(was.ID, was.Describe(), "")
-		part(is.ID, "", is.Describe())
-	case !sameJSON(was, is):
-		cs = append(cs, changed(is.ID, was.Describe(), is.Describe(), was, is))
+	part("limits.records", rateText(old.Limits.Records), rateText(new.Limits.Records))
+	part("limits.pause_at", number(old.Limits.PauseAt), number(new.Limits.PauseAt))
+	part("limits.resume_at", number(old.Limits.ResumeAt), number(new.Limits.ResumeAt))
+	part("otherwise", old.Otherwise.describe(old.Aside), new.Otherwise.describe(new.Aside))
+	part("queue.keep", durationText(old.Queue.Keep), durationText(new.Queue.Keep))
+	part("queue.entries", number(old.Queue.Entries), number(new.Queue.Entries))
+	part("queue.bytes", bytesText(old.Queue.Bytes), bytesText(new.Queue.Bytes))
+	part("requeue", old.Requeue.describe(), new.Requeue.describe())
+	cs = append(cs, diffSteps(steps(old), steps(new))...)
+	for i := range max(len(old.Exceptions), len(new.Exceptions)) {
+		var was, is string
+		var before, after Exception
+		if i < len(old.Exceptions) {
+			before = old.Exceptions[i]
+			was = before.describe()
+		}
+		if i < len(new.Exceptions) {
+			after = new.Exceptions[i]
+			is = after.describe()
+		}
+		compare("exceptions."+number(i+1), was, is, before, after)
 	}
 	return cs
 }
 
-func diffStages(old, new []Stage) []Change {
-	var cs []Change
-	find := func(ss []Stage, id string) int {
-		return slices.IndexFunc(ss, func(s Stage) bool { return s.ID == id })
-	}
-	for i := range old {
-		if find(new, old[i].ID) < 0 {
-			cs = append(cs, Change{Op: "-", What: old[i].ID, Old: old[i].Describe()})
+// step is a stage or delivery in a flow, wherever it stands.
+type step struct {
+	id, describe string
+	// place is the case that it stands in, "" outside of all.
+	place string
+	// shape is what it is, without the stages that a branch holds.
+	shape any
+}
+
+// steps are the stages and deliveries in the order of the document.
+func steps(f *Flow) []step {
+	var out []step
+	var list func(place string, stages []Stage, d *Delivery)
+	list = func(place string, stages []Stage, d *Delivery) {
+		for i := range stages {
+			s := stages[i]
+			b := s.Branch
+			if b != nil {
+				bare := Branch{Every: b.Every, Else: BranchCase{Drop: b.Else.Drop, Reason: b.Else.Reason}}
+				for _, c := range b.Cases {
+					bare.Cases = append(bare.Cases, BranchCase{When: c.When})
+				}
+				s.Branch = &bare
+			}
+			out = append(out, step{s.ID, stages[i].Describe(), place, s})
+			if b == nil {
+				continue
+			}
+			for j := range b.Cases {
+				list(s.ID+"."+number(j+1), b.Cases[j].Stages, b.Cases[j].Delivery)
+			}
+			list(s.ID+".else", b.Else.Stages, b.Else.Delivery)
 		}
+		if d != nil && d.ID != "" {
+			out = append(out, step{d.ID, d.Describe(), place, *d})
+		}
+	}
+	list("", f.Stages, &f.Delivery)
+	return out
+}
+
+func diffSteps(old, new []step) []Change {
+	var cs []Change
+	find := func(ss []step, id string) int {
+		return slices.IndexFunc(ss, func(s step) bool { return s.id == id })
 	}
 	var kept []string
 	for i := range old {
-		if find(new, old[i].ID) >= 0 {
-			kept = append(kept, old[i].ID)
+		if find(new, old[i].id) < 0 {
+			cs = append(cs, Change{Op: "-", What: old[i].id, Old: old[i].describe})
+		} else {
+			kept = append(kept, old[i].id)
 		}
 	}
 	k := 0
-	for i := range new {
-		s := &new[i]
-		j := find(old, s.ID)
+	for _, s := range new {
+		j := find(old, s.id)
 		if j < 0 {
-			cs = append(cs, Change{Op: "+", What: s.ID, New: s.Describe()})
+			cs = append(cs, Change{Op: "+", What: s.id, New: s.describe})
 			continue
 		}
-		if !sameJSON(old[j], *s) {
-			cs = append(cs, changed(s.ID, old[j].Describe(), s.Describe(), old[j], *s))
-		} else if kept[k] != s.ID {
-			cs = append(cs, Change{Op: "~", What: s.ID, New: "moved"})
+		switch was := old[j]; {
+		case !sameJSON(was.shape, s.shape):
+			cs = append(cs, changed(s.id, was.describe, s.describe, was.shape, s.shape))
+		case was.place != s.place:
+			cs = append(cs, Change{Op: "~", What: s.id, New: strings.TrimSuffix("moved into "+s.place, " into ")})
+		case kept[k] != s.id:
+			cs = append(cs, Change{Op: "~", What: s.id, New: "moved"})
 		}
 		k++
 	}
@@ -119,6 +179,9 @@ func changed(id, was, is string, old, new any) Change {
 
 // fields names the fields that differ, by their names in JSON.
 func fields(prefix string, a, b reflect.Value) []string {
+	if a.Type() != b.Type() {
+		return []string{strings.TrimSuffix(prefix, ".")}
+	}
 	if a.Kind() == reflect.Pointer {
 		if a.IsNil() || b.IsNil() {
 			return []string{strings.TrimSuffix(prefix, ".")}
@@ -134,7 +197,10 @@ func fields(prefix string, a, b reflect.Value) []string {
 		if name == "-" || sameJSON(a.Field(i).Interface(), b.Field(i).Interface()) {
 			continue
 		}
-		out = append(out, fields(prefix+strings.TrimSuffix(strings.TrimSuffix(name, "_ns"), "_bytes")+".", a.Field(i), b.Field(i))...)
+		for _, unit := range []string{"_ns", "_bytes", "_per_second"} {
+			name = strings.TrimSuffix(name, unit)
+		}
+		out = append(out, fields(prefix+name+".", a.Field(i), b.Field(i))...)
 	}
 	return out
 }
@@ -173,8 +239,42 @@ func number(n int) string {
 	return fmt.Sprint(n)
 }
 
+func bytesText(n int64) string {
+	switch {
+	case n == 0:
+		return ""
+	case n%(1<<10) != 0:
+		return strconv.FormatInt(n, 10)
+	}
+	return sizeText(n)
+}
+
+// describe names the owner of a record that cannot go on.
+func (o Otherwise) describe(aside *Topic) string {
+	if o == OtherwiseTopic && aside != nil {
+		return "topic " + aside.String()
+	}
+	return string(o)
+}
+
+func (r *Requeue) describe() string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf("every %s, at most %d times", durationText(r.Every), r.AtMost)
+}
+
+func (e *Exception) describe() string {
+	if e.When == "" {
+		return e.Push.Describe()
+	}
+	return "when " + e.When + ": " + e.Push.Describe()
+}
+
 func (s Source) describe() string {
 	switch {
+	case s.Ingest != nil:
+		return "ingest"
 	case s.Kafka != nil:
 		conn := s.Kafka.Connection
 		if !strings.HasPrefix(conn, kafkaScheme) {

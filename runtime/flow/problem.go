@@ -37,6 +37,8 @@ const (
 	CodeStageVerb          Code = "E_STAGE_VERB"           // a stage without a verb, or with several
 	CodeStageKey           Code = "E_STAGE_KEY"            // a key that does not go with the stage's verb
 	CodeStageDuplicate     Code = "E_STAGE_DUPLICATE"      // an id that stands twice
+	CodeStageUnreachable   Code = "E_STAGE_UNREACHABLE"    // a stage, or a part of one, that no record reaches
+	CodeBranchElse         Code = "E_BRANCH_ELSE"          // a branch that does not say what it does with the others
 	CodeDeliveryMissing    Code = "E_DELIVERY_MISSING"     // the flow delivers nowhere
 	CodeDeliveryNotLast    Code = "E_DELIVERY_NOT_LAST"    // stages behind a delivery
 	CodeExpr               Code = "E_EXPR"                 // an expression or template with a fault

@@ -7,45 +7,7 @@ import (
 	"github.com/millrace-io/millrace/runtime/expr"
 )
 
-func (l *linter) delivery(n *node, id string) Delivery {
-	var d Delivery
-	var retry *node
-	l.stageKeys(n, "push", id, func(key, v *node) {
-		switch key.text {
-		case "push":
-			l.push(key, v, &d)
-		case "retry":
-			retry = key
-			d.Retry = l.retry(v)
-		}
-	})
-	if retry != nil && (d.Kafka != nil || d.Stream != nil) {
-		l.fail(retry, CodeNotSupported, "remove `retry`: a record is tried until the sink takes it", "`retry` is not supported yet for a push to %s", d.Kind())
-	}
-	return d
-}
-
-func (l *linter) retry(n *node) *Retry {
-	r := &Retry{}
-	l.each(n, "retry", "retry", func(key, v *node) {
-		switch key.text {
-		case "first":
-			r.First, _ = l.duration(v, "first")
-		case "max":
-			r.Max, _ = l.duration(v, "max")
-		case "within":
-			r.Within, _ = l.duration(v, "within")
-		case "attempts":
-			i, _ := l.integer(v, "attempts", 1, 1_000_000)
-			r.Attempts = int(i)
-		}
-	})
-	if r.First > 0 && r.Max > 0 && r.First > r.Max {
-		l.fail(n.get("max"), CodeValue, "", "max is at least as long as first")
-	}
-	return r
-}
-
+// push reads where records go.
 func (l *linter) push(key, n *node, d *Delivery) {
 	if n.kind == scalarNode {
 		l.shortPush(n, d)
@@ -54,7 +16,7 @@ func (l *linter) push(key, n *node, d *Delivery) {
 	var seen *node
 	if !l.each(n, "push", "push", func(key, v *node) {
 		if seen != nil {
-			l.fail(key, CodeValue, "keep one; to several sinks go several flows", "a delivery has one sink, and this one has `%s` already", seen.text)
+			l.fail(key, CodeValue, "keep one; to several sinks lead the cases of a `branch` with `every: true`", "a delivery has one sink, and this one has `%s` already", seen.text)
 			return
 		}
 		seen = key
@@ -63,6 +25,8 @@ func (l *linter) push(key, n *node, d *Delivery) {
 			d.Kafka = l.kafkaPush(key, v)
 		case "http":
 			d.HTTP = l.httpPush(key, v)
+		case "webhook":
+			d.HTTP, d.Sign = l.webhookPush(key, v)
 		case "file":
 			if path, ok := l.filePath(key, v); ok {
 				d.File = &FilePush{Path: path}
@@ -94,7 +58,7 @@ func (l *linter) shortPush(n *node, d *Delivery) {
 	case s == "stream":
 		l.fail(n, CodeValue, "write { stream: {} }", "`stream` needs its braces")
 	default:
-		l.fail(n, CodeValue, "write kafka://CONNECTION/TOPIC, https://HOST/PATH, { file: { path: out.ndjson } } or { stream: {} }", "records cannot be pushed to %s", quoted(s))
+		l.fail(n, CodeValue, "write kafka://CONNECTION/TOPIC, https://HOST/PATH, { http: ... }, { webhook: ... }, { file: { path: out.ndjson } } or { stream: {} }", "records cannot be pushed to %s", quoted(s))
 	}
 }
 
@@ -136,6 +100,9 @@ func (l *linter) httpPush(key, n *node) *HTTPPush {
 			}
 		case "timeout":
 			h.Timeout, _ = l.duration(v, "timeout")
+		case "concurrent":
+			i, _ := l.integer(v, "concurrent", 1, 100_000)
+			h.Concurrent = int(i)
 		default:
 			if method != nil {
 				l.fail(key, CodeValue, "keep one", "a request has one method, and this one has `%s` already", method.text)
@@ -154,23 +121,82 @@ func (l *linter) httpPush(key, n *node) *HTTPPush {
 		}
 		return h
 	}
+	l.httpPath(key, method.text, target, conn != nil, h)
+	return h
+}
+
+// httpPath reads the path of a request over a connection, or its URL. what is
+// the key that it stands behind.
+func (l *linter) httpPath(key *node, what string, target *node, connected bool, h *HTTPPush) {
 	s, ok := l.text(target, "the path of a request")
 	switch {
 	case !ok:
 	case strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://"):
-		if conn != nil {
+		if connected {
 			l.fail(target, CodeValue, "write the path alone, such as /v2/orders", "a request over a connection has a path, not a URL")
-			return h
+			return
 		}
 		l.httpURL(target, h)
-	case conn == nil:
-		l.fail(key, CodeKeyMissing, "write connection: NAME, or "+method.text+": https://HOST/PATH", "the delivery has no `connection`")
+	case !connected:
+		l.fail(key, CodeKeyMissing, "write connection: NAME, or "+what+": https://HOST/PATH", "the delivery has no `connection`")
 	case s != "" && s[0] != '/':
 		l.fail(target, CodeValue, "write /"+s, "a path begins with /")
 	default:
 		h.Path, _ = l.template(target, "path")
 	}
-	return h
+}
+
+// webhookPush reads a push by Standard Webhooks, and makes of it the request
+// and the signature that they ask for.
+func (l *linter) webhookPush(key, n *node) (*HTTPPush, *Sign) {
+	h := &HTTPPush{Webhook: true, Method: "POST"}
+	var secret *Secret
+	var target *node
+	if !l.each(n, "push.webhook", "push.webhook", func(key, v *node) {
+		switch key.text {
+		case "connection":
+			h.Connection = l.connectionName(v, "http")
+		case "url", "path":
+			if target != nil {
+				l.fail(key, CodeValue, "keep one: `url`, or `path` with a `connection`", "a request has one address")
+				return
+			}
+			target = v
+			l.httpPath(key, "url", v, n.get("connection") != nil, h)
+		case "secret":
+			secret = l.secret(v, "the secret of a webhook")
+		case "headers":
+			h.Headers = l.headerTemplates(v)
+		case "body":
+			if s, ok := l.template(v, "body"); ok {
+				h.Body = &s
+			}
+		case "timeout":
+			h.Timeout, _ = l.duration(v, "timeout")
+		case "concurrent":
+			i, _ := l.integer(v, "concurrent", 1, 100_000)
+			h.Concurrent = int(i)
+		}
+	}) {
+		return h, nil
+	}
+	if target == nil && lacks(n, "push.webhook", "url") && lacks(n, "push.webhook", "path") {
+		l.fail(key, CodeKeyMissing, "write url: https://HOST/PATH, or connection: NAME and path: /PATH", "the webhook has no address")
+	}
+	if lacks(n, "push.webhook", "secret") {
+		l.fail(key, CodeKeyMissing, "write secret: { secret: NAME }; its value begins with whsec_", "the webhook has no `secret` to sign with")
+	}
+	if secret == nil {
+		return h, nil
+	}
+	return h, &Sign{
+		Headers: []Param{{"webhook-id", `${request.headers["idempotency-key"]}`}, {"webhook-timestamp", "${time.Unix()}"}},
+		Signature: &Signature{
+			Algorithm: "hmac-sha256", Key: *secret, KeyTrim: "whsec_", KeyEncoding: "base64",
+			Over:     `${request.headers["webhook-id"]}.${request.headers["webhook-timestamp"]}.${request.body}`,
+			Encoding: "base64", Header: "webhook-signature", Value: "v1,${request.signature}",
+		},
+	}
 }
 
 // httpURL reads a URL whose host becomes an anonymous connection.
@@ -192,7 +218,7 @@ func (l *linter) httpURL(n *node, h *HTTPPush) {
 		return
 	}
 	h.Connection = base
-	if t, err := expr.CompileTemplate(n.text, l.scope(expr.RecordRoots)); err != nil {
+	if t, err := expr.CompileTemplate(n.text, l.scope(l.roots)); err != nil {
 		l.exprError(n, err)
 	} else if l.lookUp(n, t.EnvNames()) {
 		h.Path = path
@@ -223,10 +249,16 @@ func (l *linter) headerTemplates(n *node) []HeaderTemplate {
 	return out
 }
 
-func (l *linter) headerName(key *node) bool {
-	if !headerPattern.MatchString(key.text) {
-		l.fail(key, CodeName, "", "a header cannot be called %s", quoted(key.text))
-		return false
+// webhookType says what a webhook's body is, unless its headers do, or the
+// form of a batch.
+func webhookType(d *Delivery) {
+	h := d.HTTP
+	if h == nil || !h.Webhook || d.Batch != nil || slices.ContainsFunc(h.Headers, func(h HeaderTemplate) bool { return strings.EqualFold(h.Name, "Content-Type") }) {
+		return
 	}
-	return true
+	h.Headers = append(h.Headers, HeaderTemplate{"Content-Type", "application/json"})
+}
+
+func (l *linter) headerName(key *node) bool {
+	return l.headerNamed(key, key.text)
 }

@@ -76,7 +76,7 @@ func TestSchemaAgreesWithParser(t *testing.T) {
 		}
 		return compiled[d.Kind].Validate(v)
 	}
-	for _, name := range []string{"short", "full"} {
+	for _, name := range []string{"short", "full", "delivery"} {
 		src, err := os.ReadFile("testdata/valid/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)

@@ -18,10 +18,10 @@ func (l *linter) source(n *node) Source {
 			if conn, topic, ok := l.kafkaAddress(n, text, known); ok {
 				s.Kafka = &KafkaSource{Connection: conn, Topics: []string{topic}, Start: StartEarliest}
 			}
-		case text == "stream":
-			l.fail(n, CodeValue, "write { stream: {} }", "`stream` needs its braces")
+		case text == "stream" || text == "ingest":
+			l.fail(n, CodeValue, "write { "+text+": {} }", "`%s` needs its braces", text)
 		default:
-			l.fail(n, CodeValue, "write kafka://CONNECTION/TOPIC, { file: { path: in.ndjson } } or { stream: {} }", "a source cannot be %s", quoted(text))
+			l.fail(n, CodeValue, "write kafka://CONNECTION/TOPIC, { file: { path: in.ndjson } }, { ingest: {} } or { stream: {} }", "a source cannot be %s", quoted(text))
 		}
 		return s
 	}
@@ -41,6 +41,8 @@ func (l *linter) source(n *node) Source {
 			}
 		case "stream":
 			s.Stream = l.stream(v)
+		case "ingest":
+			s.Ingest = l.ingest(v)
 		}
 	}) {
 		return s
@@ -49,6 +51,57 @@ func (l *linter) source(n *node) Source {
 		l.fail(n, CodeKeyMissing, exampleOf("source"), "the source is empty")
 	}
 	return s
+}
+
+// Defaults and bounds of an ingest source.
+const (
+	defaultIngestBody        = 1 << 20
+	maxIngestBody            = 8 << 20
+	defaultIngestWait        = 30 * time.Second
+	maxIngestWait            = 5 * time.Minute
+	defaultIdempotencyHeader = "Idempotency-Key"
+)
+
+func (l *linter) ingest(n *node) *IngestSource {
+	in := &IngestSource{Body: defaultIngestBody, Wait: defaultIngestWait, Idempotency: defaultIdempotencyHeader}
+	if n.kind == nullNode {
+		return in
+	}
+	l.each(n, "source.ingest", "source.ingest", func(key, v *node) {
+		switch key.text {
+		case "body":
+			if b, ok := l.size(v, "body", 1<<10, maxIngestBody); ok {
+				in.Body = b
+			}
+		case "wait":
+			d, ok := l.duration(v, "wait")
+			if ok && d > maxIngestWait {
+				l.fail(v, CodeValue, "", "wait is at most %s", durationText(maxIngestWait))
+			}
+			in.Wait = d
+		case "idempotency":
+			in.Idempotency = l.fieldName(v, "header")
+		case "sender":
+			in.Sender = l.sender(key, v)
+		}
+	})
+	return in
+}
+
+// sender reads how the sender of a request signs it.
+func (l *linter) sender(key, n *node) *Signature {
+	if !l.each(n, "sender", "sender", func(_, _ *node) {}) {
+		return nil
+	}
+	for _, f := range n.fields {
+		if f.key.text == "hmac" {
+			return l.signature(f.key, f.value, n, true)
+		}
+	}
+	if lacks(n, "sender", "hmac") {
+		l.fail(key, CodeKeyMissing, "write hmac: sha256", "`sender` does not say how the sender signs")
+	}
+	return nil
 }
 
 func (l *linter) stream(n *node) *Stream {

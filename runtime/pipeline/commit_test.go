@@ -29,7 +29,7 @@ func TestFailuresAreCommittedInParts(t *testing.T) {
 			r.Value = bytes.Repeat([]byte("x"), size)
 			res.Failures = append(res.Failures, record.Failure{In: in, Err: record.Errorf(record.Rejected, "no")})
 		})
-		f := New(Config{}, src, Set{Stages: []BoundStage{{poison, StageInfo{ID: "one"}}}}, &sink{})
+		f := New(Config{}, src, Linear(0, []BoundStage{{poison, StageInfo{ID: "one"}}}, pushInfo), only(&sink{}))
 		newStore().open(f, src)
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan struct{})
@@ -100,10 +100,10 @@ func TestUnitIsSettledAsOne(t *testing.T) {
 				}
 			}()
 		})
-		f := New(Config{}, src, Set{Stages: []BoundStage{{unitStage{}, StageInfo{ID: "one"}}}}, out)
+		f := New(Config{}, src, Linear(0, []BoundStage{{unitStage{}, StageInfo{ID: "one"}}}, pushInfo), only(out))
 		st.open(f, src)
 		r := start(f, st)
-		waitUntil(t, "the stage", func() bool { return f.Stats().Stages[0].Records.Load() == 30 })
+		waitUntil(t, "the stage", func() bool { return f.Stats().Stage("one").Records.Load() == 30 })
 		time.Sleep(second)
 		synctest.Wait()
 		st.mu.Lock()
@@ -118,14 +118,14 @@ func TestUnitIsSettledAsOne(t *testing.T) {
 }
 
 func TestEntryIsBounded(t *testing.T) {
-	l := newLane(New(Config{}, nil, Set{}, nil), LaneConfig{})
+	l := newLane(New(Config{}, nil, Linear(0, nil, pushInfo), only(nil)), LaneConfig{})
 	big := bytes.Repeat([]byte("x"), maxInput+1)
 	for _, r := range []record.Record{
 		{Value: big},
 		{Key: big, Value: []byte("v")},
 		{Headers: []record.Header{{Key: "h", Value: big}}, Value: []byte("v")},
 	} {
-		e := l.entry(l.set, &StageInfo{ID: "one"}, &r, record.Failure{Err: record.Errorf(record.Rejected, "no")})
+		e := l.entry(l.course, &StageInfo{ID: "one"}, &r, record.Failure{Err: record.Errorf(record.Rejected, "no")})
 		if entrySize(e) > maxInput || !e.InputOmitted || e.InputHash == 0 || e.Input.Value != nil {
 			t.Errorf("an entry of %d bytes, omitted %v, hash %x", entrySize(e), e.InputOmitted, e.InputHash)
 		}
@@ -135,7 +135,7 @@ func TestEntryIsBounded(t *testing.T) {
 // TestEntrySizeCountsAllThatIsStored: what bounds a commit, and the entries that
 // wait for one, is what an entry brings to it, a guest's log included.
 func TestEntrySizeCountsAllThatIsStored(t *testing.T) {
-	l := newLane(New(Config{}, nil, Set{}, nil), LaneConfig{})
+	l := newLane(New(Config{}, nil, Linear(0, nil, pushInfo), only(nil)), LaneConfig{})
 	log := make([]string, 64)
 	for i := range log {
 		log[i] = strings.Repeat("x", 1<<10)
@@ -144,7 +144,7 @@ func TestEntrySizeCountsAllThatIsStored(t *testing.T) {
 		{Err: record.Errorf(record.Rejected, "no"), Replay: &record.Replay{Logs: log}},
 		{Err: record.Errorf(record.Rejected, "no"), NoReplay: strings.Join(log, "")},
 	} {
-		e := l.entry(l.set, &StageInfo{ID: "one"}, &record.Record{Value: []byte("v")}, f)
+		e := l.entry(l.course, &StageInfo{ID: "one"}, &record.Record{Value: []byte("v")}, f)
 		if n := entrySize(e); n < 64<<10 {
 			t.Errorf("an entry with 64 KiB of a guest's text counts as %d bytes", n)
 		}
@@ -177,13 +177,13 @@ func TestReopenedLaneGetsNothingOfTheOldOne(t *testing.T) {
 		var dead atomic.Bool
 		dead.Store(true)
 		out := &sink{}
-		f := New(Config{DrainLimit: second}, src, Set{}, deliveryFunc(func(ctx context.Context, recs []record.Record, done func(int, error)) {
+		f := New(Config{DrainLimit: second}, src, Linear(0, nil, pushInfo), only(deliveryFunc(func(ctx context.Context, recs []record.Record, done func(int, error)) {
 			if dead.Load() {
 				never(ctx, recs, done)
 				return
 			}
 			out.Deliver(ctx, recs, done)
-		}))
+		})))
 		st.open(f, mem)
 		r := start(f, st)
 		<-src.fetched
@@ -221,12 +221,12 @@ func TestFailureNamesThePluginsThatTouchedIt(t *testing.T) {
 			}()
 		})
 		set := func(gen uint32, digest string) Set {
-			return Set{Generation: gen, Stages: []BoundStage{{stageFunc(emit), StageInfo{ID: "one", Digest: digest}}}}
+			return Linear(gen, []BoundStage{{stageFunc(emit), StageInfo{ID: "one", Digest: digest}}}, pushInfo)
 		}
-		f := New(Config{Delivery: StageInfo{ID: "push"}}, src, set(1, "sha256:old"), out)
+		f := New(Config{}, src, set(1, "sha256:old"), only(out))
 		st.open(f, src)
 		r := start(f, st)
-		waitUntil(t, "the delivery", func() bool { return f.Stats().Stages[1].Calls.Load() == 1 })
+		waitUntil(t, "the delivery", func() bool { return f.Stats().Stage("push").Calls.Load() == 1 })
 		if err := f.Swap(set(2, "sha256:new")); err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestEveryStageCountsItsOwnAttempts(t *testing.T) {
 			emit(in, r, res)
 		})
 		out := &sink{refuse: func(*record.Record) error { return record.Errorf(record.Rejected, "no") }}
-		f := New(Config{Delivery: StageInfo{ID: "push"}}, src, Set{Stages: []BoundStage{{later, StageInfo{ID: "one"}}}}, out)
+		f := New(Config{}, src, Linear(0, []BoundStage{{later, StageInfo{ID: "one"}}}, pushInfo), only(out))
 		st.open(f, src)
 		r := start(f, st)
 		waitUntil(t, "the entry", func() bool { return st.at(src.parts[0]) == 1 })
@@ -278,7 +278,7 @@ func TestGivenUpRetriesKeepTheirReplay(t *testing.T) {
 					}
 					res.Failures = append(res.Failures, f)
 				})
-				f := New(Config{Order: order}, src, Set{Stages: []BoundStage{{later, StageInfo{ID: "one", Retry: retry.Policy{Attempts: attempts}}}}}, &sink{})
+				f := New(Config{Order: order}, src, Linear(0, []BoundStage{{later, StageInfo{ID: "one", Retry: retry.Policy{Attempts: attempts}}}}, pushInfo), only(&sink{}))
 				st.open(f, src)
 				r := start(f, st)
 				waitUntil(t, "the entries", func() bool { return st.at(src.parts[0]) == 2 })
@@ -303,7 +303,7 @@ func (brokenSource) Poll(context.Context) (*record.Batch, error) {
 
 func TestPauseNamesThePartition(t *testing.T) {
 	var reason string
-	f := New(Config{Pause: func(s string) { reason = s }}, brokenSource{newMemSource(1, 1, 1)}, Set{}, &sink{})
+	f := New(Config{Pause: func(s string) { reason = s }}, brokenSource{newMemSource(1, 1, 1)}, Linear(0, nil, pushInfo), only(&sink{}))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := f.Run(ctx); err == nil || !strings.Contains(reason, "t/7") || !strings.Contains(reason, "no longer in the log") {

@@ -129,6 +129,11 @@ func (f deliveryFunc) Deliver(ctx context.Context, recs []record.Record, done fu
 }
 func (f deliveryFunc) Problem() string { return "" }
 
+// pushInfo describes the only delivery of a flow, only makes it of a sink.
+var pushInfo = StageInfo{ID: "push"}
+
+func only(s Sink) []Delivery { return []Delivery{Plain(s)} }
+
 // sink remembers what it acknowledged, in order. It acknowledges a moment
 // later, from one goroutine, until it is killed.
 type sink struct {
@@ -181,12 +186,13 @@ type store struct {
 	low    map[record.Partition]int64
 	ranges map[record.Partition][]ledger.Range
 	failed map[string]*record.Entry
-	filed  map[record.Partition][]FiledKey
+	filed  map[record.Partition][]record.EmissionKey
+	counts map[record.Partition]Tally
 	refuse error // answer to every commit
 }
 
 func newStore() *store {
-	return &store{low: map[record.Partition]int64{}, ranges: map[record.Partition][]ledger.Range{}, failed: map[string]*record.Entry{}, filed: map[record.Partition][]FiledKey{}}
+	return &store{low: map[record.Partition]int64{}, ranges: map[record.Partition][]ledger.Range{}, failed: map[string]*record.Entry{}, filed: map[record.Partition][]record.EmissionKey{}, counts: map[record.Partition]Tally{}}
 }
 
 // at is the committed watermark.
@@ -194,6 +200,13 @@ func (s *store) at(p record.Partition) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.low[p]
+}
+
+// tally is the last one committed.
+func (s *store) tally(p record.Partition) Tally {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts[p]
 }
 
 func (s *store) commit(f *Flow) {
@@ -211,13 +224,13 @@ func (s *store) apply(p Progress) error {
 	if p.Low < s.low[p.Partition] {
 		panic(fmt.Sprintf("watermark of %v goes back from %d to %d", p.Partition, s.low[p.Partition], p.Low))
 	}
-	s.low[p.Partition], s.ranges[p.Partition] = p.Low, p.Ranges
+	s.low[p.Partition], s.ranges[p.Partition], s.counts[p.Partition] = p.Low, p.Ranges, p.Tally
 	for _, e := range p.Failures {
 		if s.failed[e.ID()] != nil {
 			panic("filed twice: " + e.ID())
 		}
 		s.failed[e.ID()] = e
-		s.filed[p.Partition] = append(s.filed[p.Partition], FiledKey{e.Input.Offset, e.Input.Path})
+		s.filed[p.Partition] = append(s.filed[p.Partition], e.Input.EmissionKey())
 	}
 	return nil
 }
@@ -227,7 +240,7 @@ func (s *store) open(f *Flow, src *memSource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, p := range src.parts {
-		cfg := LaneConfig{Partition: p, Ownership: Ownership{Part: uint32(i)}, Low: s.low[p], Ranges: s.ranges[p], Filed: s.filed[p]}
+		cfg := LaneConfig{Partition: p, Ownership: Ownership{Part: uint32(i)}, Low: s.low[p], Ranges: s.ranges[p], Known: s.filed[p]}
 		if err := f.Open(cfg); err != nil {
 			panic(err)
 		}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -24,7 +26,7 @@ const (
 	maxSpan = 8192
 	// maxCall is how many records go to a stage in one call.
 	maxCall = 256
-	// urgeBytes of failure entries ask for a commit at once.
+	// urgeBytes of entries ask for a commit at once: some 200 of the smallest.
 	urgeBytes = 64 << 10
 	// stallLimit is how long a full lane may hold up the poller before its
 	// partition is paused. A pause throws fetched records away, so a lane
@@ -33,8 +35,8 @@ const (
 	// maxInput is the largest value that a failure entry keeps, and how large
 	// its key and headers may be together.
 	maxInput = 1 << 20
-	// maxProgress is how many bytes of failures one Progress holds; a larger
-	// entry travels alone.
+	// maxProgress is how many bytes of entries one Progress holds; a larger
+	// parcel travels alone.
 	maxProgress = 512 << 10
 )
 
@@ -53,8 +55,14 @@ type Config struct {
 	InFlightBytes int
 	// DrainLimit is how long a soft stop waits for what is under way.
 	DrainLimit time.Duration
-	// Delivery describes the delivery.
-	Delivery StageInfo
+	// Records is how many records a second the flow takes in, over all its
+	// lanes: see NewLimiter. nil is no limit.
+	Records *rate.Limiter
+	// Tell is called for a record that cannot go on, before it gets its owner.
+	// It must not block; done is called once, by any goroutine, with what went
+	// wrong or "". ctx ends after 10 s, and the record waits no longer. At most
+	// 64 records of the flow are told of at the same time: the others are not.
+	Tell func(ctx context.Context, e *record.Entry, done func(told string))
 	// Urge asks the owner to collect progress soon; it must not block.
 	Urge func()
 	// Pause tells the owner that the flow cannot go on, once; it must not
@@ -95,11 +103,13 @@ func (c *Config) defaults() {
 
 // Flow runs the lanes of one flow on this node.
 type Flow struct {
-	cfg      Config
-	src      Source
-	delivery Delivery
-	set      atomic.Pointer[Set]
-	stats    Stats
+	cfg        Config
+	src        Source
+	deliveries []Delivery
+	course     atomic.Pointer[course]
+	held       atomic.Pointer[string] // why lanes take nothing in
+	telling    atomic.Int64
+	stats      Stats
 
 	mu      sync.Mutex
 	lanes   map[record.Partition]*lane // guarded by mu
@@ -114,13 +124,22 @@ type Flow struct {
 }
 
 // New makes a flow. Run runs it. It closes neither source nor stages nor
-// delivery: their owner does, after Run has returned.
-func New(cfg Config, src Source, set Set, delivery Delivery) *Flow {
+// deliveries: their owner does, after Run has returned. A set that is not valid
+// for the deliveries is a fault of the caller's and panics.
+func New(cfg Config, src Source, set Set, deliveries []Delivery) *Flow {
 	cfg.defaults()
-	f := &Flow{cfg: cfg, src: src, delivery: delivery, lanes: map[record.Partition]*lane{}, leaving: map[record.Partition]bool{}}
-	f.stats.Stages = make([]StageStats, len(set.Stages)+1)
-	f.set.Store(&set)
+	if err := set.Validate(len(deliveries)); err != nil {
+		panic(fmt.Sprintf("pipeline: set of flow %s: %v", cfg.Flow, err))
+	}
+	f := &Flow{cfg: cfg, src: src, deliveries: deliveries, lanes: map[record.Partition]*lane{}, leaving: map[record.Partition]bool{}}
+	f.course.Store(newCourse(set, &f.stats))
 	return f
+}
+
+// NewLimiter is a limit of records a second that lets nothing pile up: in no
+// second pass more than two in a hundred too many.
+func NewLimiter(perSecond float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), max(1, min(maxCall, int(perSecond/50))))
 }
 
 // Stats are the flow's counters.
@@ -156,6 +175,9 @@ func (f *Flow) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.stopped = true
 	f.mu.Unlock()
+	for _, l := range f.snapshot() {
+		l.closeOutlets()
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -239,6 +261,7 @@ func (f *Flow) Open(cfg LaneConfig) error {
 
 // start runs a lane; f.mu is held.
 func (f *Flow) start(l *lane) {
+	l.open(f.deliveries)
 	f.src.Assign(l.cfg.Partition, l.cfg.Low)
 	f.wg.Go(func() { l.run(f.ctx) })
 }
@@ -272,18 +295,51 @@ func (f *Flow) Partitions() []record.Partition {
 	return ps
 }
 
-// Swap lets every lane work with another set between two of its batches. The
-// set must have the same stages in the same places. The old stages may be
-// closed once Adopted reports the new generation.
+// Swap lets every lane work with another set between two of its batches: any
+// set over the flow's deliveries that has all those of the present one. A
+// record that waits at a stage goes on at the stage of that id, or, where there
+// is none, at what followed it. The old stages may be closed once Adopted
+// reports the new generation.
 func (f *Flow) Swap(set Set) error {
-	if old := f.set.Load(); len(old.Stages) != len(set.Stages) {
-		return fmt.Errorf("swap stages of flow %s: %d stages for %d", f.cfg.Flow, len(set.Stages), len(old.Stages))
+	if err := set.Validate(len(f.deliveries)); err != nil {
+		return fmt.Errorf("swap stages of flow %s: %w", f.cfg.Flow, err)
 	}
-	f.set.Store(&set)
+	reaches := func(s *Set, delivery int) bool {
+		return slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Kind == KindDeliver && n.Delivery == delivery })
+	}
+	old := f.course.Load()
+	for i := range f.deliveries {
+		if reaches(&old.Set, i) && !reaches(&set, i) {
+			return fmt.Errorf("swap stages of flow %s: the new set does not deliver to delivery %d", f.cfg.Flow, i)
+		}
+	}
+	f.course.Store(newCourse(set, &f.stats))
 	for _, l := range f.snapshot() {
 		l.kick()
 	}
 	return nil
+}
+
+// Hold lets lanes take in no records until it is called with "". What is under
+// way goes on, and kept entries may be injected.
+func (f *Flow) Hold(reason string) {
+	if reason != "" {
+		f.held.Store(&reason)
+		return
+	}
+	f.held.Store(nil)
+	for _, l := range f.snapshot() {
+		l.kick()
+	}
+}
+
+func (f *Flow) isHeld() bool { return f.held.Load() != nil }
+
+// context ends when a soft stop begins.
+func (f *Flow) context() context.Context {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ctx
 }
 
 // Adopted reports whether every lane works with the generation or a later one.
@@ -346,11 +402,16 @@ func (f *Flow) Status() map[record.Partition]LaneStatus {
 	return m
 }
 
-// Problem says why records do not get through just now: the delivery's word,
-// else the source's, else that of the first lane that has one.
+// Problem says why records do not get through just now: why they are held, a
+// delivery's word, the source's, or that of the first lane that has one.
 func (f *Flow) Problem() string {
-	if p := f.delivery.Problem(); p != "" {
-		return p
+	if why := f.held.Load(); why != nil {
+		return *why
+	}
+	for _, d := range f.deliveries {
+		if p := d.Problem(); p != "" {
+			return p
+		}
 	}
 	if p := f.src.Problem(); p != "" {
 		return p

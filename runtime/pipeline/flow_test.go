@@ -136,7 +136,7 @@ func killedAtAnyMoment(t *testing.T, seed uint64) {
 			emit(in, r, res)
 		})
 		f := New(Config{Flow: "default/t", Order: order, InFlight: window}, src,
-			Set{Stages: []BoundStage{{first, StageInfo{ID: "one", Digest: "sha256:aa"}}, {second, StageInfo{ID: "two"}}}}, out)
+			Linear(0, []BoundStage{{first, StageInfo{ID: "one", Digest: "sha256:aa"}}, {second, StageInfo{ID: "two"}}}, pushInfo), only(out))
 		st.open(f, src)
 		ctx, kill := context.WithCancel(context.Background())
 		ended := make(chan struct{})
@@ -231,7 +231,7 @@ func TestStopRepeatsNothing(t *testing.T) {
 			src.mu.Lock()
 			clear(src.at)
 			src.mu.Unlock()
-			f := New(Config{InFlight: 300}, src, Set{Stages: []BoundStage{{stageFunc(emit), StageInfo{ID: "one"}}}}, out)
+			f := New(Config{InFlight: 300}, src, Linear(0, []BoundStage{{stageFunc(emit), StageInfo{ID: "one"}}}, pushInfo), only(out))
 			st.open(f, src)
 			r := start(f, st)
 			time.Sleep(35 * time.Millisecond)
@@ -262,7 +262,7 @@ func TestSlowPartitionStopsOnlyItself(t *testing.T) {
 			}
 			out.Deliver(ctx, recs, done)
 		})
-		f := New(Config{InFlight: window}, src, Set{}, d)
+		f := New(Config{InFlight: window}, src, Linear(0, nil, pushInfo), only(d))
 		st.open(f, src)
 		r := start(f, st)
 		waitUntil(t, "the other partition", func() bool { return st.at(src.parts[1]) == 5000 })
@@ -292,9 +292,9 @@ func TestSwapBetweenTwoBatches(t *testing.T) {
 			})
 		}
 		set := func(gen uint32, m string) Set {
-			return Set{Generation: gen, Stages: []BoundStage{{marked(m), StageInfo{ID: "one"}}}}
+			return Linear(gen, []BoundStage{{marked(m), StageInfo{ID: "one"}}}, pushInfo)
 		}
-		f := New(Config{InFlight: 200}, src, set(1, "old"), out)
+		f := New(Config{InFlight: 200}, src, set(1, "old"), only(out))
 		st.open(f, src)
 		r := start(f, st)
 		time.Sleep(5 * time.Millisecond)
@@ -326,7 +326,7 @@ func TestSwapBetweenTwoBatches(t *testing.T) {
 			f.Ack(p, nil)
 		}
 		if err := f.Swap(Set{Generation: 4}); err == nil {
-			t.Error("a set with other stages was taken")
+			t.Error("a set that leads to no delivery was taken")
 		}
 		r.stop()
 	})
@@ -353,7 +353,7 @@ func TestPausesForConfigAndLosesNothing(t *testing.T) {
 			}
 		})
 		var reason atomic.Value
-		f := New(Config{Delivery: StageInfo{ID: "push"}, Pause: func(s string) { reason.Store(s) }}, src, Set{}, d)
+		f := New(Config{Pause: func(s string) { reason.Store(s) }}, src, Linear(0, nil, pushInfo), only(d))
 		st.open(f, src)
 		r := start(f, st)
 		waitUntil(t, "the pause", func() bool { return reason.Load() != nil })
@@ -365,7 +365,7 @@ func TestPausesForConfigAndLosesNothing(t *testing.T) {
 			t.Errorf("watermark %d with %d failures, want 500 and none", st.at(src.parts[0]), len(st.failed))
 		}
 		broken = false
-		f = New(Config{}, src, Set{}, d)
+		f = New(Config{}, src, Linear(0, nil, pushInfo), only(d))
 		st.open(f, src)
 		r = start(f, st)
 		waitUntil(t, "the rest", func() bool { return st.at(src.parts[0]) == 1000 })
@@ -380,7 +380,7 @@ func TestFencedLaneSettlesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, st := newMemSource(1, 1000, 100), newStore()
 		out := &sink{delay: 500 * time.Millisecond}
-		f := New(Config{}, src, Set{}, out)
+		f := New(Config{}, src, Linear(0, nil, pushInfo), only(out))
 		st.open(f, src)
 		r := start(f, st)
 		st.mu.Lock()
@@ -412,7 +412,7 @@ func TestLostCommitIsRepeatedWithItsFailures(t *testing.T) {
 			}
 			emit(in, r, res)
 		})
-		f := New(Config{Flow: "default/x", UID: 7, Revision: 3}, src, Set{Stages: []BoundStage{{poison, StageInfo{ID: "mask", Plugin: "orders@1.0.0", Digest: "sha256:ab"}}}}, &sink{})
+		f := New(Config{Flow: "default/x", UID: 7, Revision: 3}, src, Linear(0, []BoundStage{{poison, StageInfo{ID: "mask", Plugin: "orders@1.0.0", Digest: "sha256:ab"}}}, pushInfo), only(&sink{}))
 		st.open(f, src)
 		r := start(f, st)
 		time.Sleep(second)
@@ -444,7 +444,7 @@ func TestWatermarkNeverPassesAnUncommittedFailure(t *testing.T) {
 			}
 			return nil
 		}}
-		f := New(Config{}, src, Set{}, out)
+		f := New(Config{}, src, Linear(0, nil, pushInfo), only(out))
 		newStore().open(f, src)
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan struct{})
@@ -471,7 +471,7 @@ func TestEndOfSourceEndsTheFlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, st, out := newMemSource(2, 1000, 64), newStore(), &sink{delay: 50 * time.Millisecond}
 		src.finite = true
-		f := New(Config{}, src, Set{Stages: []BoundStage{{stageFunc(emit), StageInfo{ID: "one"}}}}, out)
+		f := New(Config{}, src, Linear(0, []BoundStage{{stageFunc(emit), StageInfo{ID: "one"}}}, pushInfo), only(out))
 		st.open(f, src)
 		if err := f.Run(context.Background()); err != nil {
 			t.Fatal(err)
@@ -495,7 +495,7 @@ func TestOthersGoOnWhileARecordWaits(t *testing.T) {
 				}
 				emit(in, r, res)
 			})
-			f := New(Config{Order: order, InFlight: 500}, src, Set{Stages: []BoundStage{{later, StageInfo{ID: "gate"}}}}, out)
+			f := New(Config{Order: order, InFlight: 500}, src, Linear(0, []BoundStage{{later, StageInfo{ID: "gate"}}}, pushInfo), only(out))
 			st.open(f, src)
 			r := start(f, st)
 			time.Sleep(time.Minute)

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/millrace-io/millrace/runtime/ledger"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -24,71 +25,129 @@ type lane struct {
 	flow  *Flow
 	cfg   LaneConfig
 	seed  record.TraceSeed
-	filed map[FiledKey]bool // read-only
-	wake  chan struct{}     // 1: inbox, room in the window, a new set, the end
-	space chan struct{}     // 1: the inbox was emptied
+	known map[record.EmissionKey]bool // read-only
+	acker Acker                       // nil: the source is not told
+	wake  chan struct{}               // 1: inbox, room in the window, a new set, the end
+	space chan struct{}               // 1: the inbox was emptied
+	// outlets are the lane's ways into the deliveries; they are set before the
+	// lane runs.
+	outlets []Outlet
+	closing sync.Once
 
 	generation atomic.Uint32
 
 	// fetching serialises pausing and resuming; it is taken before mu.
 	fetching sync.Mutex
 
-	mu      sync.Mutex
-	win     window          // guarded by mu
-	inbox   []*record.Batch // guarded by mu
-	waiting int             // guarded by mu; records in inbox
-	waitB   int             // guarded by mu; their bytes
-	paused  bool            // guarded by mu; fetching
-	last    bool            // guarded by mu; the source has ended
-	halted  bool            // guarded by mu; takes no more records in
-	fenced  bool            // guarded by mu; settles nothing more
-	dirty   bool            // guarded by mu
-	lent    bool            // guarded by mu; progress is being committed
-	entries []*record.Entry // guarded by mu; filed, not yet collected
-	entryB  int             // guarded by mu; their bytes, with those being committed
-	low     int64           // guarded by mu; as last committed
-	ranges  []ledger.Range  // guarded by mu; as last committed
-	problem string          // guarded by mu
-	repeat  int             // guarded by mu; records still to be marked as redelivered
-	out     int             // guarded by mu; handed to the delivery, unanswered
-	idlers  []chan struct{} // guarded by mu; closed when out is 0
+	mu        sync.Mutex
+	win       window                         // guarded by mu
+	inbox     []*record.Batch                // guarded by mu
+	waiting   int                            // guarded by mu; records in inbox
+	waitB     int                            // guarded by mu; their bytes
+	paused    bool                           // guarded by mu; fetching
+	last      bool                           // guarded by mu; the source has ended
+	halted    bool                           // guarded by mu; takes no more records in
+	fenced    bool                           // guarded by mu; settles nothing more
+	ended     bool                           // guarded by mu; run has returned
+	dirty     bool                           // guarded by mu
+	lent      bool                           // guarded by mu; progress is being committed
+	queue     []parcel                       // guarded by mu; for the next progress
+	queueB    int                            // guarded by mu; bytes of queue and of what is being committed
+	queued    uint64                         // guarded by mu; parcels that were ever in queue
+	durable   uint64                         // guarded by mu; and how many of them are committed
+	low       int64                          // guarded by mu; as last collected
+	ranges    []ledger.Range                 // guarded by mu; as last collected
+	tally     Tally                          // guarded by mu; Flying is counted when it is asked for
+	problem   string                         // guarded by mu
+	repeat    int                            // guarded by mu; records still to be marked as redelivered
+	out       int                            // guarded by mu; handed to somebody who has not answered
+	idlers    []chan struct{}                // guarded by mu; closed when out is 0
+	notices   []notice                       // guarded by mu; for acker
+	behind    map[uint64][]follower          // guarded by mu; released when the key's slot is settled
+	flights   map[uint64]*flight             // guarded by mu; kept entries under way by slot
+	flightN   uint64                         // guarded by mu; how many there were
+	flightB   int                            // guarded by mu; bytes of flights
+	busy      map[record.EmissionKey]bool    // guarded by mu; kept entries that are under way or wait for a commit
+	held      map[record.EmissionKey]heldRef // guarded by mu; kept entries that outlets count
+	gathering map[string]int                 // guarded by mu; groups of which entries wait for a commit, and how many do
+	arrived   []arrival                      // guarded by mu; flights that the lane has not looked at
+	asides    []aside                        // guarded by mu; for topics of `otherwise`
+	asiding   bool                           // guarded by mu; a goroutine sees to asides
 
 	// Only the lane's goroutine uses what follows.
-	set   *Set
-	bufs  []stageBuffer
-	later []deferred
-	batch *record.Batch // being processed
-	at    int           // next record of batch
+	course  *course
+	bufs    []stageBuffer // by node
+	passes  int           // how often emissions were passed on
+	later   []deferred
+	batch   *record.Batch // being processed
+	at      int           // next record of batch
+	slots   []uint64      // of the records being taken in
+	tokens  int           // of the flow's rate, for so many records
+	ready   time.Time     // when they may be used
+	limited bool          // what may come in waits for ready
 }
 
-// stageBuffer is the memory of one stage's answer, reused by the lane.
+// stageBuffer is the memory of one node, reused by the lane.
 type stageBuffer struct {
-	res   record.Results
-	recs  []record.Record
-	slots []uint64
-	seen  []bool
+	in   input
+	res  record.Results
+	seen []bool
 }
 
 // deferred is a record that a stage asked to see again, in a flow that keeps
 // no order.
 type deferred struct {
 	due, since time.Time
-	depth      int
+	node       int
+	via        Stage // in place of the node's, or nil
 	rec        record.Record
 	slot       uint64
 }
 
+// follower is an emission that is dropped once another record is settled.
+type follower struct {
+	slot  uint64
+	stage string
+}
+
 func newLane(f *Flow, cfg LaneConfig) *lane {
-	l := &lane{flow: f, cfg: cfg, seed: record.NewTraceSeed(cfg.Partition), win: newWindow(cfg.Low, cfg.Ranges),
+	l := &lane{flow: f, cfg: cfg, seed: record.NewTraceSeed(cfg.Partition),
 		wake: make(chan struct{}, 1), space: make(chan struct{}, 1), low: cfg.Low, ranges: cfg.Ranges, repeat: cfg.MayRepeat}
-	if len(cfg.Filed) > 0 {
-		l.filed = make(map[FiledKey]bool, len(cfg.Filed))
-		for _, k := range cfg.Filed {
-			l.filed[k] = true
+	l.acker, _ = f.src.(Acker)
+	l.win = newWindow(cfg.Low, cfg.Ranges, l.acker != nil)
+	if len(cfg.Known) > 0 {
+		l.known = make(map[record.EmissionKey]bool, len(cfg.Known))
+		for _, k := range cfg.Known {
+			l.known[k] = true
 		}
 	}
 	l.adopt()
 	return l
+}
+
+// open makes the lane's outlets, before it runs.
+func (l *lane) open(deliveries []Delivery) {
+	holds := make([][]uint64, len(deliveries))
+	for _, h := range l.cfg.Held {
+		at, ok := l.course.at[h.Delivery]
+		if n := &l.course.Nodes[at]; ok && n.Kind == KindDeliver {
+			holds[n.Delivery] = append(holds[n.Delivery], h.Hold)
+			l.setHeld(h.Key, heldRef{n.Delivery, h.Hold})
+		}
+	}
+	l.outlets = make([]Outlet, len(deliveries))
+	for i, d := range deliveries {
+		l.outlets[i] = d.Open(l.cfg.Partition, holds[i])
+	}
+}
+
+// closeOutlets is called once nothing is to be delivered any more.
+func (l *lane) closeOutlets() {
+	l.closing.Do(func() {
+		for _, o := range l.outlets {
+			o.Close()
+		}
+	})
 }
 
 func signal(c chan struct{}) {
@@ -101,19 +160,24 @@ func signal(c chan struct{}) {
 func (l *lane) kick() { signal(l.wake) }
 
 // adopt takes the flow's present set and marks the lane dirty when it is new.
+// What waits before a node goes on before the node of that id.
 func (l *lane) adopt() {
-	set := l.flow.set.Load()
-	if set == l.set {
+	c := l.flow.course.Load()
+	if c == l.course {
 		return
 	}
-	l.set = set
-	for len(l.bufs) <= len(set.Stages) {
+	old := l.course
+	l.course = c
+	for len(l.bufs) < len(c.Nodes) {
 		l.bufs = append(l.bufs, stageBuffer{})
 	}
 	l.mu.Lock()
 	l.dirty = true
 	l.mu.Unlock()
-	l.generation.Store(set.Generation)
+	if old != nil {
+		l.move(old)
+	}
+	l.generation.Store(c.Generation)
 }
 
 // offer hands a fetched batch to the lane. When the lane is full it holds the
@@ -199,30 +263,48 @@ func (l *lane) finish() {
 func (l *lane) run(ctx context.Context) {
 	for ctx.Err() == nil && !l.finished() {
 		l.adopt()
-		recs, slots, more := l.admit()
-		var err error
-		switch {
-		case len(recs) > 0:
-			err = l.stage(ctx, 0, recs, slots)
-		case l.dueNow():
-			err = l.again(ctx)
-		case !more: // else only the position moved
-			l.wait(ctx)
+		err := l.land(ctx)
+		if err == nil {
+			recs, slots, more := l.admit()
+			switch {
+			case len(recs) > 0:
+				err = l.begin(ctx, recs, slots)
+			case l.dueNow():
+				err = l.again(ctx)
+			case !more: // else only the position moved
+				l.wait(ctx)
+			}
 		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, errHalt) {
 				l.halt(record.AsError(err).Error())
 			}
-			return
+			break
 		}
+	}
+	l.mu.Lock()
+	l.ended = true
+	fenced := l.fenced
+	l.mu.Unlock()
+	if fenced {
+		l.closeOutlets()
 	}
 }
 
 // wait sleeps until there may be something to do.
 func (l *lane) wait(ctx context.Context) {
 	var due <-chan time.Time
+	after := time.Duration(-1)
 	if len(l.later) > 0 {
-		t := time.NewTimer(max(0, l.later[0].due.Sub(l.flow.cfg.Now())))
+		after = max(0, l.later[0].due.Sub(l.flow.cfg.Now()))
+	}
+	if l.limited {
+		if d := max(0, time.Until(l.ready)); after < 0 || d < after {
+			after = d
+		}
+	}
+	if after >= 0 {
+		t := time.NewTimer(after)
 		defer t.Stop()
 		due = t.C
 	}
@@ -236,7 +318,7 @@ func (l *lane) wait(ctx context.Context) {
 func (l *lane) finished() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.halted || l.last && len(l.inbox) == 0 && l.batch == nil && l.win.records == 0
+	return l.halted || l.last && len(l.inbox) == 0 && l.batch == nil && l.win.records == 0 && len(l.flights) == 0
 }
 
 // admit takes the next records into the window. It returns none when there are
@@ -253,6 +335,7 @@ func (l *lane) admit() (recs []record.Record, slots []uint64, more bool) {
 func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.limited = false
 	if l.batch == nil {
 		if len(l.inbox) == 0 {
 			return nil, nil, false, false
@@ -264,14 +347,20 @@ func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) 
 	cfg := &l.flow.cfg
 	left := l.batch.Records[l.at:]
 	n := min(len(left), l.flow.callSize())
-	if l.entryB >= cfg.InFlightBytes { // failures wait for a commit
+	if l.queueB >= cfg.InFlightBytes || l.flow.isHeld() { // entries wait for a commit
 		return nil, nil, false, false
 	}
 	if l.win.records+n > cfg.InFlight || l.win.ledger.InFlight()+n > max(maxSpan, 2*cfg.InFlight) {
 		return nil, nil, false, false
 	}
-	buf := &l.bufs[0]
-	buf.slots = buf.slots[:0]
+	if cfg.Records != nil && n > 0 {
+		if n = l.allowed(cfg.Records, n); n == 0 {
+			l.limited = true
+			return nil, nil, false, false
+		}
+		l.tokens = 0
+	}
+	slots = l.slots[:0]
 	recs = left[:0]
 	taken := 0
 	for i := range left[:n] {
@@ -294,7 +383,7 @@ func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) 
 		if r.Trace.IsZero() {
 			r.Trace = l.seed.Trace(r.Offset)
 		}
-		buf.slots = append(buf.slots, l.win.add(r.Offset, size))
+		slots = append(slots, l.win.add(r.Offset, size))
 		recs = append(recs, r)
 	}
 	if taken == 0 && len(left) > 0 {
@@ -305,129 +394,27 @@ func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) 
 		l.win.ledger.Advance(l.batch.Next)
 		l.batch = nil
 	}
+	l.tally.Read += int64(len(recs))
+	l.slots = slots
 	l.dirty = true
 	signal(l.space)
-	return recs, buf.slots, true, l.paused
+	return recs, slots, true, l.paused
 }
 
-// stage passes records through the stages from depth on, and delivers them.
-func (l *lane) stage(ctx context.Context, depth int, recs []record.Record, slots []uint64) error {
-	if depth == len(l.set.Stages) {
-		return l.deliver(ctx, slices.Clone(recs), slices.Clone(slots))
-	}
-	buf := &l.bufs[depth]
-	buf.res.Reset()
-	if err := l.call(ctx, depth, recs, &buf.res); err != nil {
-		return err
-	}
-	return l.answer(ctx, depth, recs, slots, &buf.res, l.flow.cfg.Now())
-}
-
-func (l *lane) call(ctx context.Context, depth int, recs []record.Record, out *record.Results) error {
-	start := time.Now()
-	b := record.Batch{Partition: l.cfg.Partition, Records: recs, Now: l.flow.cfg.Now().UnixMilli()}
-	err := l.set.Stages[depth].Process(ctx, &b, out)
-	l.flow.stats.Stages[depth].call(len(recs), time.Since(start))
-	return err
-}
-
-// answer carries out what a stage answered to recs. since is when the first
-// attempt was made.
-func (l *lane) answer(ctx context.Context, depth int, recs []record.Record, slots []uint64, res *record.Results, since time.Time) error {
-	st := &l.flow.stats.Stages[depth]
-	l.account(depth, recs, slots, res)
-	if n := len(res.Drops); n > 0 {
-		l.flow.stats.Dropped.Add(int64(n))
-		st.Drops.Add(int64(n))
-	}
-	var again []record.Failure
-	for _, f := range res.Failures {
-		if f.Err.Class.Transient() {
-			again = append(again, f)
-			continue
+// allowed is how many of n records the flow's rate lets through now. Those that
+// it lets through later are remembered, so that lanes take turns.
+func (l *lane) allowed(limit *rate.Limiter, n int) int {
+	now := time.Now()
+	if l.tokens == 0 {
+		k := min(n, limit.Burst())
+		r := limit.ReserveN(now, k)
+		if k == 0 || !r.OK() { // it limits nothing
+			return n
 		}
-		st.Failures.Add(1)
-		if err := l.fail(l.set, &l.set.Stages[depth].StageInfo, &recs[f.In], slots[f.In], f); err != nil {
-			return err
-		}
+		l.tokens, l.ready = k, now.Add(r.DelayFrom(now))
 	}
-	if len(again) == 0 {
-		return l.pass(ctx, depth, res.Emits, slots)
+	if now.Before(l.ready) {
+		return 0
 	}
-	slices.SortFunc(again, func(a, b record.Failure) int { return int(a.In - b.In) })
-	if l.flow.cfg.Order == OrderNone {
-		for _, f := range again {
-			if err := l.deferRecord(depth, recs[f.In], slots[f.In], f, since); err != nil {
-				return err
-			}
-		}
-		return l.pass(ctx, depth, res.Emits, slots)
-	}
-	// What lies before a record that waits goes on; what lies behind waits
-	// with it. The stage's buffers are in use by the records that wait, so
-	// they go on from copies.
-	emits, slots, recs := slices.Clone(res.Emits), slices.Clone(slots), slices.Clone(recs)
-	for _, f := range again {
-		cut := 0
-		for cut < len(emits) && emits[cut].In < f.In {
-			cut++
-		}
-		if err := l.pass(ctx, depth, emits[:cut], slots); err != nil {
-			return err
-		}
-		emits = emits[cut:]
-		if err := l.insist(ctx, depth, recs[f.In], slots[f.In], f, since); err != nil {
-			return err
-		}
-	}
-	return l.pass(ctx, depth, emits, slots)
-}
-
-// account notes the emissions that a stage made of each record. Of a unit all
-// are made of one, which the dropped ones follow.
-func (l *lane) account(depth int, recs []record.Record, slots []uint64, res *record.Results) {
-	buf := &l.bufs[depth]
-	buf.seen = append(buf.seen[:0], make([]bool, len(recs))...)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range res.Emits {
-		in := res.Emits[i].In
-		if buf.seen[in] {
-			l.win.hold(slots[in], 1)
-		}
-		buf.seen[in] = true // the first emission takes the record's own place
-	}
-	for _, in := range res.Drops {
-		if res.Unit && len(res.Emits) > 0 && l.win.follow(slots[res.Emits[0].In], slots[in]) {
-			continue
-		}
-		l.win.release(slots[in])
-	}
-	if len(res.Drops) > 0 {
-		l.settled()
-	}
-}
-
-// pass hands emissions to the next stage or the delivery, which counts its own
-// attempts.
-func (l *lane) pass(ctx context.Context, depth int, emits []record.Emit, slots []uint64) error {
-	if len(emits) == 0 {
-		return nil
-	}
-	last := depth+1 == len(l.set.Stages)
-	next := &l.bufs[depth+1]
-	recs, nextSlots := next.recs[:0], next.slots[:0]
-	if last { // a shipment keeps its records
-		recs, nextSlots = make([]record.Record, 0, len(emits)), make([]uint64, 0, len(emits))
-	}
-	for i := range emits {
-		recs = append(recs, emits[i].Record)
-		recs[i].Attempt = 1
-		nextSlots = append(nextSlots, slots[emits[i].In])
-	}
-	if last {
-		return l.deliver(ctx, recs, nextSlots)
-	}
-	next.recs, next.slots = recs, nextSlots
-	return l.stage(ctx, depth+1, recs, nextSlots)
+	return min(n, l.tokens)
 }

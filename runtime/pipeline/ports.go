@@ -1,6 +1,6 @@
 // Package pipeline is the way of a record through a flow: it polls a source,
 // keeps a bounded window of records in flight for each partition, passes them
-// through stages and a delivery, and knows what is settled.
+// through stages and branches to deliveries, and knows what is settled.
 //
 // A Flow owns the lanes of the partitions that this node owns. A lane is the
 // serial path of one partition, so order needs no locks. The package owns the
@@ -11,7 +11,6 @@ package pipeline
 import (
 	"context"
 
-	"github.com/millrace-io/millrace/runtime/ledger"
 	"github.com/millrace-io/millrace/runtime/record"
 	"github.com/millrace-io/millrace/runtime/retry"
 )
@@ -35,6 +34,16 @@ type Source interface {
 	Problem() string
 }
 
+// Acker is a Source that somebody waits behind, like one of requests.
+type Acker interface {
+	// Settled tells, once for each record that came from the source, that it
+	// is safe: at once when all that came of it was delivered, dropped or put
+	// aside; after the acknowledged commit when something of it was filed or
+	// kept. A lane that is fenced tells nothing. Any goroutine may call it, and
+	// no lock is held; it must not block.
+	Settled(p record.Partition, offset int64, what record.Settlement)
+}
+
 // Stage transforms batches. Process is called by many lanes at once. What
 // befalls single records is in out; the error says that the stage itself
 // cannot work, or that ctx ended.
@@ -42,18 +51,74 @@ type Stage interface {
 	Process(ctx context.Context, b *record.Batch, out *record.Results) error
 }
 
-// Delivery is the end of a flow, the only part with effects.
+// Delivery is an end of a flow, with effects.
 type Delivery interface {
+	// Open begins to deliver for a partition. held has the Hold of each entry
+	// of it that is kept for this delivery, with repetition. It does not
+	// block.
+	Open(p record.Partition, held []uint64) Outlet
+	// Problem says why records are not getting through just now, or is empty.
+	Problem() string
+	// Held is the reason while the delivery lets nothing through, until it
+	// finds by itself that it can; empty otherwise.
+	Held() string
+}
+
+// Outlet is one partition's own way into a delivery.
+type Outlet interface {
+	// Deliver takes over items in order; it may block while it can take no
+	// more. The slice is the outlet's. done is called exactly once for each
+	// index, by any goroutine, perhaps before Deliver returns, as
+	// record.Outcome says; an outcome whose error is context.Canceled says that
+	// the item was abandoned.
+	//
+	// An item with a Retry is a kept entry that is due; what has none and must
+	// wait behind a kept one of its key is to be kept as well.
+	Deliver(ctx context.Context, items []record.Item, done func(i int, o record.Outcome))
+	// Forget tells that a kept entry with this Hold is gone from the state. It
+	// is called once for each that was in held or that the outlet asked to
+	// keep for an item without a Retry.
+	Forget(hold uint64)
+	// Close ends the outlet; what is under way may be abandoned.
+	Close()
+}
+
+// Sink is a simple delivery: it keeps nothing for later, and what it cannot
+// take for a passing reason it tries again by itself.
+type Sink interface {
 	// Deliver takes over recs in order and may block while it cannot take
-	// more; it may set their Attempt to what it made. done is called exactly once for each index, by any goroutine,
-	// perhaps before Deliver returns: with nil once the sink has
-	// acknowledged the record, with a *record.Error when it cannot be
-	// delivered, or with an error that is context.Canceled when it was
-	// abandoned because ctx ended or the delivery was closed.
+	// more; it may set their Attempt to what it made. done is called exactly
+	// once for each index, by any goroutine, perhaps before Deliver returns:
+	// with nil once the sink has acknowledged the record, with a
+	// *record.Error when it cannot be delivered, or with an error that is
+	// context.Canceled when it was abandoned because ctx ended or the sink was
+	// closed.
 	Deliver(ctx context.Context, recs []record.Record, done func(i int, err error))
 	// Problem says why records are not getting through just now, or is empty.
 	Problem() string
 }
+
+// Plain is a delivery to a sink.
+func Plain(s Sink) Delivery { return plain{s} }
+
+type plain struct{ sink Sink }
+
+func (p plain) Open(record.Partition, []uint64) Outlet { return plainOutlet(p) }
+func (p plain) Problem() string                        { return p.sink.Problem() }
+func (p plain) Held() string                           { return "" }
+
+// plainOutlet is what lanes know: they give it records instead of items.
+type plainOutlet struct{ sink Sink }
+
+func (p plainOutlet) Deliver(ctx context.Context, items []record.Item, done func(int, record.Outcome)) {
+	recs := make([]record.Record, len(items))
+	for i := range items {
+		recs[i] = items[i].Record
+	}
+	p.sink.Deliver(ctx, recs, func(i int, err error) { done(i, record.Outcome{Err: err, Attempts: recs[i].Attempt}) })
+}
+func (plainOutlet) Forget(uint64) {}
+func (plainOutlet) Close()        {}
 
 // Order says which order a flow keeps.
 type Order uint8
@@ -63,6 +128,9 @@ const (
 	OrderPartition Order = iota
 	// OrderNone keeps none: while a record waits, others go on.
 	OrderNone
+	// OrderKey keeps the order of the records of a key. It is the deliveries
+	// that let other keys go on; in stages it is as OrderPartition.
+	OrderKey
 )
 
 // Otherwise says who owns a record that cannot go on.
@@ -75,70 +143,22 @@ const (
 	ToNowhere
 	// ToPause pauses the flow; the record stays where it is.
 	ToPause
+	// ToTopic gives it to the stage's Aside.
+	ToTopic
 )
 
-// StageInfo describes a stage or the delivery, for failure entries and figures.
+// StageInfo describes a stage, a branch or a delivery, for failure entries and
+// figures.
 type StageInfo struct {
+	// ID is unique in the flow.
 	ID string
 	// Plugin is name@version and Digest "sha256:..." of a plugin's stage.
 	Plugin, Digest string
 	Otherwise      Otherwise
+	// Aside takes, with ToTopic, the records that cannot go on: as the stage
+	// got them, with headers that say why. What it cannot take pauses the flow.
+	Aside Sink
 	// Retry applies to what the stage itself asks to be tried again. (A
 	// delivery retries by itself.)
 	Retry retry.Policy
-}
-
-// BoundStage is a stage at its place in a flow.
-type BoundStage struct {
-	Stage
-	StageInfo
-}
-
-// Set is the stages of a flow as one deployment has them.
-type Set struct {
-	// Generation rises with every deployment.
-	Generation uint32
-	Stages     []BoundStage
-}
-
-// Ownership is what the cluster knows a lane by. The pipeline passes it
-// through.
-type Ownership struct {
-	Slot, Part uint32
-	Epoch      uint64
-}
-
-// FiledKey names an emission that lies in the failure queue already.
-type FiledKey struct {
-	Offset int64
-	Path   record.Path
-}
-
-// LaneConfig opens a lane.
-type LaneConfig struct {
-	Partition record.Partition
-	Ownership Ownership
-	// Low is where to begin; Ranges above it are settled already.
-	Low    int64
-	Ranges []ledger.Range
-	// Filed emissions at or above Low are not delivered again.
-	Filed []FiledKey
-	// MayRepeat is how many records from Low on an earlier owner may have
-	// processed; they are marked as redelivered.
-	MayRepeat int
-}
-
-// Progress is what became of a partition since its last commit. It is to be
-// committed as one: failures and watermark together, or neither.
-type Progress struct {
-	Partition  record.Partition
-	Ownership  Ownership
-	Low        int64
-	Ranges     []ledger.Range
-	Failures   []*record.Entry
-	Generation uint32 // of the Set that the lane works with
-	// Bytes is about the size of the failures.
-	Bytes int
-
-	lane *lane
 }

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -48,6 +47,15 @@ type Entry struct {
 	// repeated; NoReplay then says why, where that is known.
 	Replay   *Replay
 	NoReplay string
+	// Exchange is the last request and its answer, for a delivery that had one.
+	Exchange *Exchange
+	// History are the attempts that failed, the last one included.
+	History []Attempt
+	// Requeues is how often it went from the queue back to retry.
+	Requeues uint32
+	// Told says what went wrong when the flow's `exceptions` ran for it; "" if
+	// nothing did.
+	Told string
 	// Setting is how the stage ran its plugin. It is not kept in the queue:
 	// who hands an entry out may add it. nil: not known.
 	Setting *Setting
@@ -99,7 +107,44 @@ type entryJSON struct {
 	Redelivered bool      `json:"redelivered,omitempty"`
 	Replay      *Replay   `json:"replay,omitempty"`
 	NoReplay    string    `json:"no_replay,omitempty"`
+	Exchange    *Exchange `json:"exchange,omitempty"`
+	History     []Attempt `json:"history,omitempty"`
+	Requeues    uint32    `json:"requeues,omitempty"`
+	Told        string    `json:"told,omitempty"`
 	Setting     *Setting  `json:"setting,omitempty"`
+}
+
+type exchangeJSON struct {
+	Method          string           `json:"method"`
+	URL             string           `json:"url"`
+	RequestHeaders  []envelopeHeader `json:"request_headers,omitempty"`
+	RequestBody     Text             `json:"request_body"`
+	RequestCut      bool             `json:"request_cut,omitempty"`
+	Status          int              `json:"status,omitempty"`
+	ResponseHeaders []envelopeHeader `json:"response_headers,omitempty"`
+	ResponseBody    Text             `json:"response_body"`
+	ResponseCut     bool             `json:"response_cut,omitempty"`
+}
+
+// MarshalJSON writes headers and bodies as envelopes do.
+func (x *Exchange) MarshalJSON() ([]byte, error) {
+	return marshalPlain(&exchangeJSON{
+		Method: x.Method, URL: x.URL, RequestHeaders: toEnvelopeHeaders(x.RequestHeaders), RequestBody: x.RequestBody, RequestCut: x.RequestCut,
+		Status: x.Status, ResponseHeaders: toEnvelopeHeaders(x.ResponseHeaders), ResponseBody: x.ResponseBody, ResponseCut: x.ResponseCut,
+	})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (x *Exchange) UnmarshalJSON(b []byte) error {
+	var j exchangeJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*x = Exchange{
+		Method: j.Method, URL: j.URL, RequestHeaders: fromEnvelopeHeaders(j.RequestHeaders), RequestBody: j.RequestBody, RequestCut: j.RequestCut,
+		Status: j.Status, ResponseHeaders: fromEnvelopeHeaders(j.ResponseHeaders), ResponseBody: j.ResponseBody, ResponseCut: j.ResponseCut,
+	}
+	return nil
 }
 
 // MarshalJSON writes the versioned form that failure files and the queue's
@@ -110,7 +155,8 @@ func (e *Entry) MarshalJSON() ([]byte, error) {
 		Stage: e.Stage, Plugin: e.Plugin, Digest: e.Digest, Touched: e.Touched,
 		Class: e.Class, Code: e.Code, Message: e.Message, Attempts: e.Attempts, Time: e.Time,
 		Path: e.Input.Path.String(), Input: toEnvelope(&e.Input), Omitted: e.InputOmitted,
-		Redelivered: e.Input.Redelivered, Replay: e.Replay, NoReplay: e.NoReplay, Setting: e.Setting,
+		Redelivered: e.Input.Redelivered, Replay: e.Replay, NoReplay: e.NoReplay,
+		Exchange: e.Exchange, History: e.History, Requeues: e.Requeues, Told: e.Told, Setting: e.Setting,
 	}
 	if e.FlowUID != 0 {
 		j.FlowUID = hex64(e.FlowUID)
@@ -121,13 +167,11 @@ func (e *Entry) MarshalJSON() ([]byte, error) {
 	if !e.Input.Trace.IsZero() {
 		j.Trace = e.Input.Trace.String()
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(j); err != nil {
+	b, err := marshalPlain(j)
+	if err != nil {
 		return nil, fmt.Errorf("write failure entry of %s: %w", e.ID(), err)
 	}
-	return bytes.TrimRight(buf.Bytes(), "\n"), nil
+	return b, nil
 }
 
 // UnmarshalJSON reads what MarshalJSON writes.
@@ -146,12 +190,16 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 		Seq: j.Seq, Flow: j.Flow, Revision: j.Revision, Generation: j.Generation, Stage: j.Stage, Plugin: j.Plugin, Digest: j.Digest,
 		Touched: j.Touched, Class: j.Class, Code: j.Code, Message: j.Message, Attempts: j.Attempts, Time: j.Time,
 		Input: j.Input.record(), InputOmitted: j.Omitted,
-		Replay: j.Replay, NoReplay: j.NoReplay, Setting: j.Setting,
+		Replay: j.Replay, NoReplay: j.NoReplay,
+		Exchange: j.Exchange, History: j.History, Requeues: j.Requeues, Told: j.Told, Setting: j.Setting,
 	}
 	e.Input.Attempt, e.Input.Redelivered = max(j.Attempts, 1), j.Redelivered
 	var err error
 	if e.FlowUID, err = parseHex64(j.FlowUID); err != nil {
 		return fmt.Errorf("read failure entry %s: flow_uid: %w", j.ID, err)
+	}
+	if err = checkRef(e.Input.Ref); err != nil {
+		return fmt.Errorf("read failure entry %s: %w", j.ID, err)
 	}
 	if e.InputHash, err = parseHex64(j.InputHash); err != nil {
 		return fmt.Errorf("read failure entry %s: input_hash: %w", j.ID, err)

@@ -21,7 +21,7 @@ func (t Text) MarshalJSON() ([]byte, error) {
 	if !utf8.Valid(t) {
 		return []byte(`{"base64":"` + base64.StdEncoding.EncodeToString(t) + `"}`), nil
 	}
-	return appendString(nil, string(t))
+	return marshalPlain(string(t))
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -60,16 +60,13 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// appendString appends s as a JSON string without the escapes that are only
-// for HTML.
-func appendString(b []byte, s string) ([]byte, error) {
+// marshalPlain is json.Marshal without the escapes that are only for HTML.
+func marshalPlain(v any) ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
-		return b, err
-	}
-	return append(b, bytes.TrimRight(buf.Bytes(), "\n")...), nil
+	err := enc.Encode(v)
+	return bytes.TrimRight(buf.Bytes(), "\n"), err
 }
 
 // envelope is the JSON form of a record, one a line. Its field names are part
@@ -82,6 +79,7 @@ type envelope struct {
 	Broker    string           `json:"broker,omitempty"`
 	Partition int32            `json:"partition"`
 	Offset    int64            `json:"offset"`
+	Ref       string           `json:"ref,omitempty"`
 	Timestamp int64            `json:"timestamp"`
 }
 
@@ -91,31 +89,38 @@ type envelopeHeader struct {
 }
 
 func toEnvelope(r *Record) *envelope {
-	e := &envelope{Key: r.Key, Value: r.Value, Topic: r.Topic, Broker: r.Broker, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp}
-	for _, h := range r.Headers {
-		e.Headers = append(e.Headers, envelopeHeader{Text(h.Key), h.Value})
+	return &envelope{Key: r.Key, Value: r.Value, Headers: toEnvelopeHeaders(r.Headers), Topic: r.Topic, Broker: r.Broker, Partition: r.Partition, Offset: r.Offset, Ref: r.Ref, Timestamp: r.Timestamp}
+}
+
+func toEnvelopeHeaders(hs []Header) []envelopeHeader {
+	var all []envelopeHeader
+	for _, h := range hs {
+		all = append(all, envelopeHeader{Text(h.Key), h.Value})
 	}
-	return e
+	return all
+}
+
+func fromEnvelopeHeaders(hs []envelopeHeader) []Header {
+	var all []Header
+	for _, h := range hs {
+		all = append(all, Header{string(h.Key), h.Value})
+	}
+	return all
 }
 
 func (e *envelope) record() Record {
-	r := Record{Key: e.Key, Value: e.Value, Topic: e.Topic, Broker: e.Broker, Partition: e.Partition, Offset: e.Offset, Timestamp: e.Timestamp, Attempt: 1, To: -1}
-	for _, h := range e.Headers {
-		r.Headers = append(r.Headers, Header{string(h.Key), h.Value})
-	}
-	return r
+	return Record{Key: e.Key, Value: e.Value, Headers: fromEnvelopeHeaders(e.Headers), Topic: e.Topic, Broker: e.Broker, Partition: e.Partition, Offset: e.Offset, Ref: e.Ref, Timestamp: e.Timestamp, Attempt: 1, To: -1}
 }
 
 // AppendEnvelope appends the record's JSON form to b, without a line end:
-// {"key","value","headers":[{"key","value"}],"topic","partition","offset","timestamp"}.
+// {"key","value","headers":[{"key","value"}],"topic","partition","offset","ref","timestamp"};
+// "ref" only for a record that has one.
 func AppendEnvelope(b []byte, r *Record) ([]byte, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(toEnvelope(r)); err != nil {
+	line, err := marshalPlain(toEnvelope(r))
+	if err != nil {
 		return b, fmt.Errorf("write envelope of %s: %w", r.ID(), err)
 	}
-	return append(b, bytes.TrimRight(buf.Bytes(), "\n")...), nil
+	return append(b, line...), nil
 }
 
 // ParseEnvelope reads what AppendEnvelope writes. Every field may be missing;
@@ -129,6 +134,9 @@ func ParseEnvelope(line []byte) (Record, error) {
 	}
 	if _, err := dec.Token(); err == nil {
 		return Record{}, fmt.Errorf("read envelope: more than one JSON value in the line")
+	}
+	if err := checkRef(e.Ref); err != nil {
+		return Record{}, fmt.Errorf("read envelope: %w", err)
 	}
 	return e.record(), nil
 }

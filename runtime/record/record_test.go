@@ -80,6 +80,31 @@ func TestFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	line("entry with its setting", j3)
+	sent := *e
+	sent.Input = r
+	sent.Input.Ref, sent.Replay = "req-7", nil
+	sent.Exchange = &Exchange{Method: "POST", URL: "https://api.example.com/orders?<a>=1", RequestHeaders: []Header{{"Content-Type", []byte("application/json")}, {"Authorization", []byte("***")}},
+		RequestBody: []byte(`{"a":"<b>"}`), RequestCut: true, Status: 503, ResponseHeaders: []Header{{"Retry-After", []byte("5")}}, ResponseBody: []byte{0xff, 0}, ResponseCut: true}
+	sent.History = []Attempt{{Time: 1_700_000_000_100, Millis: 30_000, Class: Timeout, Message: "no answer"}, {Time: 1_700_000_000_400, Millis: 12, Class: Retryable, Code: 503, Message: "busy"}}
+	sent.Requeues, sent.Told = 2, "push: 500"
+	j4, err := json.Marshal(&sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line("entry of a delivery", j4)
+	sent.Exchange = &Exchange{Method: "GET", URL: "https://api.example.com/"}
+	j5, err := json.Marshal(&sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line("entry of a delivery that got no answer", j5)
+	named := sample()
+	named.Ref = "req-7"
+	line("id with a ref", named.ID())
+	if env, err = AppendEnvelope(nil, &named); err != nil {
+		t.Fatal(err)
+	}
+	line("envelope with a ref", env)
 	e.NoReplay = "alone the record is answered otherwise"
 	e.Input.Value, e.InputOmitted, e.InputHash, e.Replay = nil, true, 0x1234, nil
 	j2, err := json.Marshal(e)
@@ -92,7 +117,7 @@ func TestFormats(t *testing.T) {
 	}
 	golden(t, "testdata/formats.golden", b.String())
 
-	for _, in := range [][]byte{j, j2, j3} {
+	for _, in := range [][]byte{j, j2, j3, j4, j5} {
 		var back Entry
 		if err := json.Unmarshal(in, &back); err != nil {
 			t.Fatal(err)
@@ -127,6 +152,7 @@ func TestParseEnvelope(t *testing.T) {
 		{"unknown field", `{"valu":"x"}`, "", `unknown field "valu"`},
 		{"not JSON", `x`, "", "read envelope"},
 		{"two values", `{"value":"a"} {}`, "", "more than one"},
+		{"a ref that would not be one", `{"ref":"a/b"}`, "", `ref "a/b"`},
 		{"bad base64", `{"value":{"base64":"%"}}`, "", "base64"},
 	}
 	for _, tt := range tests {
@@ -147,7 +173,7 @@ func TestParseEnvelope(t *testing.T) {
 
 func TestEntryRefusesOtherVersions(t *testing.T) {
 	var e Entry
-	for _, in := range []string{`{"failure":2,"input":{}}`, `{}`, `{"failure":1}`, `{"failure":1,"input":{},"path":"1"}`, `{"failure":1,"input":{},"class":"nonsense"}`, `{"failure":1,"input":{},"trace":"zz"}`} {
+	for _, in := range []string{`{"failure":2,"input":{}}`, `{}`, `{"failure":1}`, `{"failure":1,"input":{},"path":"1"}`, `{"failure":1,"input":{},"class":"nonsense"}`, `{"failure":1,"input":{},"trace":"zz"}`, `{"failure":1,"input":{"ref":"a#1"}}`, `{"failure":1,"input":{},"exchange":{"request_body":{"base64":"%"}}}`} {
 		if err := e.UnmarshalJSON([]byte(in)); err == nil {
 			t.Errorf("%s was read", in)
 		}
@@ -230,5 +256,23 @@ func TestEnvelopeKeepsHeaderKeys(t *testing.T) {
 	back, err := ParseEnvelope(line)
 	if err != nil || !reflect.DeepEqual(back.Headers, r.Headers) {
 		t.Errorf("%s: got %q, %v", line, back.Headers, err)
+	}
+}
+
+func TestRemember(t *testing.T) {
+	var history []Attempt
+	for i := range int64(20) {
+		before := history
+		history = Remember(history, Attempt{Time: i})
+		if len(before) > 0 && before[len(before)-1].Time != i-1 {
+			t.Fatalf("remembering attempt %d changed the history before it: %v", i, before)
+		}
+	}
+	var times []int64
+	for _, a := range history {
+		times = append(times, a.Time)
+	}
+	if want := []int64{0, 13, 14, 15, 16, 17, 18, 19}; !reflect.DeepEqual(times, want) {
+		t.Errorf("remembered %v, want %v", times, want)
 	}
 }

@@ -1,5 +1,5 @@
-// Package stage holds the stages that are built in: filter, and map with set,
-// rename, drop and keep. They answer batches in the types of package record,
+// Package stage holds the stages that are built in: filter, map with set,
+// rename, drop and keep, cleanup, and branch. They answer batches in the types of package record,
 // as the stages of the sandbox do, and are pure: no clock, no I/O, nothing
 // that one record leaves for the next.
 //
@@ -27,11 +27,19 @@ type Stage interface {
 }
 
 // New makes the stage that s describes; scope is the flow's (flow.Flow.Scope).
-// s must not be a plugin.
+// s must be neither a plugin nor a branch: see NewBranch.
 func New(s *flow.Stage, scope expr.Scope) (Stage, error) {
 	switch {
 	case s.Plugin != nil:
 		return nil, fmt.Errorf("make stage %s: it is a plugin, not built in", s.ID)
+	case s.Branch != nil:
+		return nil, fmt.Errorf("make stage %s: it is a branch, whose cases are other stages", s.ID)
+	case s.Cleanup != nil:
+		c, err := NewCleanup(s.Cleanup)
+		if err != nil {
+			return nil, fmt.Errorf("make stage %s: %w", s.ID, err)
+		}
+		return c, nil
 	case s.Map != nil:
 		m, err := NewMap(s.Map, scope)
 		if err != nil {

@@ -30,11 +30,39 @@ type Backend interface {
 	// Revisions are the flow's, newest first.
 	Revisions(ctx context.Context, project, name string) ([]*Revision, error)
 
+	// Rollback makes the document and the plugins of an earlier revision a new
+	// revision. With DryRun it only plans.
+	Rollback(ctx context.Context, req *Rollback) (*FlowPlan, error)
+
+	// Offsets are how far the flow has come, and what its source has now.
+	Offsets(ctx context.Context, project, name string) (*Offsets, error)
+	// ResetOffsets makes the flow go on elsewhere, in a new reset generation.
+	// With DryRun it only plans; without it the request carries the Hash of a
+	// plan, and is refused (CodeConflict) if the plan would be another now. A
+	// running flow is paused for the change and goes on afterwards.
+	ResetOffsets(ctx context.Context, req *OffsetsReset) (*OffsetsPlan, error)
+
 	// Failures are a page of the failure queue of a flow, oldest first.
 	Failures(ctx context.Context, q *FailureQuery) (*FailurePage, error)
 	// Failure is one entry. Like those of a page it has the Setting of its
 	// stage, if its revision of the flow is still known.
 	Failure(ctx context.Context, project, name string, seq uint64) (*record.Entry, error)
+	// ReplayFailures sends entries back to the stage or delivery that they
+	// failed in: they leave the queue and are kept, due at once. With DryRun it
+	// only says which.
+	ReplayFailures(ctx context.Context, req *ReplayFailures) (*ReplayReport, error)
+	// DropFailures removes entries for good; the receipt counts them as dropped
+	// from the queue. With DryRun it only says how many.
+	DropFailures(ctx context.Context, req *DropFailures) (*DropReport, error)
+	// ImportFailures files entries, one JSON object a line as the failures of a
+	// page are written, in the queue of a flow that exists. One whose emission
+	// has an entry already is passed over, so it may be repeated. An entry that
+	// is not sound ends it (CodeInvalid, with the line); those before may have
+	// been filed, which the error says.
+	ImportFailures(ctx context.Context, project, name string, entries io.Reader) (*ImportReport, error)
+	// Retries are a page of what the flow keeps for another attempt, by
+	// partition and offset.
+	Retries(ctx context.Context, q *RetryQuery) (*RetryPage, error)
 
 	PutConnection(ctx context.Context, req *PutConnection) (*ConnectionPlan, error)
 	Connections(ctx context.Context) ([]*Connection, error)
@@ -138,12 +166,23 @@ type PutFlow struct {
 	Connections []string `json:"connections,omitempty"`
 }
 
+// Rollback asks for an earlier revision of a flow.
+type Rollback struct {
+	Project string `json:"-"`
+	Name    string `json:"-"`
+	// Revision to go back to; 0: the one before the present one.
+	Revision uint32 `json:"revision,omitempty"`
+	IfMatch  uint32 `json:"if_match,omitempty"` // present revision, 0: any
+	DryRun   bool   `json:"dry_run,omitempty"`
+}
+
 // FlowPlan is what applying a document changes, or has changed.
 type FlowPlan struct {
 	Project  string    `json:"project"`
 	Name     string    `json:"name"`
 	Action   string    `json:"action"` // create, update, unchanged
 	Revision uint32    `json:"revision,omitempty"`
+	From     uint32    `json:"from,omitempty"` // of a rollback: the revision that is taken up again
 	Changes  []string  `json:"changes,omitempty"`
 	Warnings []Problem `json:"warnings,omitempty"`
 	DryRun   bool      `json:"dry_run,omitempty"`
@@ -171,26 +210,44 @@ type Flow struct {
 	Order            string            `json:"order"`
 	Slots            int               `json:"slots"`
 	Source           string            `json:"source"`
-	Delivery         string            `json:"delivery"`
-	Stages           []Stage           `json:"stages"`
-	Created          int64             `json:"created"` // Unix ms
-	Updated          int64             `json:"updated"`
+	// Delivery describes the deliveries in a line; Deliveries are all of them,
+	// those of branches included.
+	Delivery   string     `json:"delivery"`
+	Deliveries []Delivery `json:"deliveries,omitempty"`
+	Stages     []Stage    `json:"stages"`
+	Created    int64      `json:"created"` // Unix ms
+	Updated    int64      `json:"updated"`
 	// Problem is why records do not get through just now.
-	Problem    string      `json:"problem,omitempty"`
-	Lag        int64       `json:"lag"` // records (bytes for files) between watermark and end; -1: unknown
-	Partitions []Partition `json:"partitions,omitempty"`
-	Queue      Queue       `json:"queue"`
-	Figures    *Figures    `json:"figures,omitempty"` // since this node opened the flow
-	Document   string      `json:"document,omitempty"`
+	Problem string `json:"problem,omitempty"`
+	// Held is set while the flow holds itself back and goes on by itself; State
+	// is then auto_paused and Reason says the same. AutoPauses are how often
+	// that was, since this node opened the flow.
+	Held       *Held            `json:"held,omitempty"`
+	AutoPauses map[string]int64 `json:"auto_pauses,omitempty"` // by kind of reason
+	Lag        int64            `json:"lag"`                   // records (bytes for files) between watermark and end; -1: unknown
+	Partitions []Partition      `json:"partitions,omitempty"`
+	Queue      Queue            `json:"queue"`
+	Retries    *Retries         `json:"retries,omitempty"`
+	Receipt    *Receipt         `json:"receipt,omitempty"`
+	// Rate is set where the flow limits its records.
+	Rate        *Rate             `json:"rate,omitempty"`
+	Connections []ConnectionUsage `json:"connections,omitempty"`
+	Figures     *Figures          `json:"figures,omitempty"` // since this node opened the flow
+	Document    string            `json:"document,omitempty"`
 }
 
-// Stage of a flow; the delivery is the last.
+// Stage of a flow, in the order of its document; deliveries are among them.
 type Stage struct {
-	ID        string `json:"id"`
-	Describe  string `json:"describe"`
-	Plugin    string `json:"plugin,omitempty"` // name@version
-	Digest    string `json:"digest,omitempty"`
-	Otherwise string `json:"otherwise"`
+	ID string `json:"id"`
+	// Branch is the branch and the case that it lies in, as "by-country: else";
+	// "" outside of branches.
+	Branch   string `json:"branch,omitempty"`
+	Describe string `json:"describe"`
+	Plugin   string `json:"plugin,omitempty"` // name@version
+	Digest   string `json:"digest,omitempty"`
+	// Setting is how the stage runs its plugin now.
+	Setting   *record.Setting `json:"setting,omitempty"`
+	Otherwise string          `json:"otherwise"`
 	// Stateful: answers depend on earlier batches; Impure: on other hosts.
 	// Such a stage can be neither replayed nor compared.
 	Stateful bool  `json:"stateful,omitempty"`
@@ -220,14 +277,6 @@ type Partition struct {
 	Problem   string `json:"problem,omitempty"`
 }
 
-// Queue is the size of a failure queue.
-type Queue struct {
-	Entries    uint64 `json:"entries"`
-	Bytes      uint64 `json:"bytes"`
-	MaxEntries uint64 `json:"max_entries"`
-	MaxBytes   uint64 `json:"max_bytes"`
-}
-
 // Figures count records of a flow on this node since it was opened.
 type Figures struct {
 	Since   int64 `json:"since"` // Unix ms
@@ -244,23 +293,6 @@ type Revision struct {
 	At       int64             `json:"at"`               // Unix ms
 	Pinned   map[string]string `json:"pinned,omitempty"` // stage -> name@version sha256:...
 	Document string            `json:"document"`
-}
-
-// FailureQuery asks for a page of a failure queue.
-type FailureQuery struct {
-	Project, Name string
-	After         uint64 // seq
-	Limit         int    // 0: 100; at most 1000
-	Class, Stage  string // "": any
-	Key           string
-	HasKey        bool
-}
-
-// FailurePage is a page of a failure queue.
-type FailurePage struct {
-	Entries []*record.Entry `json:"entries"`
-	Next    uint64          `json:"next,omitempty"` // After of the next page; 0: none
-	Total   uint64          `json:"total"`          // of the whole queue
 }
 
 // PutConnection is a connection document to apply.
@@ -286,6 +318,8 @@ type Connection struct {
 	Updated  int64    `json:"updated"`
 	UsedBy   []string `json:"used_by,omitempty"`
 	Document string   `json:"document,omitempty"`
+	// Usage is set while a flow of this node uses a connection of kind http.
+	Usage *ConnectionUsage `json:"usage,omitempty"`
 }
 
 // ConnectionTest is what a test found.

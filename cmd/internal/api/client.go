@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,13 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/millrace-io/millrace/runtime/record"
 )
 
 // Client asks a node over HTTP. It is a Backend.
@@ -125,6 +123,10 @@ func (c *Client) ask(ctx context.Context, req request, out any) error {
 	r.Header.Set("Accept", req.answer)
 	if req.kind != "" {
 		r.Header.Set("Content-Type", req.kind)
+	}
+	if req.method != http.MethodGet {
+		// With it net/http, too, sends a request again whose connection broke.
+		r.Header.Set(IdempotencyKey, rand.Text())
 	}
 	client := c.HTTP
 	if client == nil {
@@ -284,34 +286,6 @@ func (c *Client) DeleteFlow(ctx context.Context, projectName, name string, purge
 // Revisions implements Backend.
 func (c *Client) Revisions(ctx context.Context, projectName, name string) ([]*Revision, error) {
 	return many[*Revision](func(out any) error { return c.get(ctx, out, nil, "flows", project(projectName), name, "revisions") })
-}
-
-// Failures implements Backend.
-func (c *Client) Failures(ctx context.Context, q *FailureQuery) (*FailurePage, error) {
-	query := url.Values{}
-	if q.After != 0 {
-		query.Set("after", strconv.FormatUint(q.After, 10))
-	}
-	if q.Limit != 0 {
-		query.Set("limit", strconv.Itoa(q.Limit))
-	}
-	if q.Class != "" {
-		query.Set("class", q.Class)
-	}
-	if q.Stage != "" {
-		query.Set("stage", q.Stage)
-	}
-	if q.HasKey {
-		query.Set("key", q.Key)
-	}
-	return one[FailurePage](func(out any) error { return c.get(ctx, out, query, "flows", project(q.Project), q.Name, "failures") })
-}
-
-// Failure implements Backend.
-func (c *Client) Failure(ctx context.Context, projectName, name string, seq uint64) (*record.Entry, error) {
-	return one[record.Entry](func(out any) error {
-		return c.get(ctx, out, nil, "flows", project(projectName), name, "failures", strconv.FormatUint(seq, 10))
-	})
 }
 
 // PutConnection implements Backend.

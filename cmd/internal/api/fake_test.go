@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"reflect"
@@ -20,6 +21,13 @@ type fake struct {
 	revisions        func(project, name string) ([]*Revision, error)
 	failures         func(*FailureQuery) (*FailurePage, error)
 	failure          func(project, name string, seq uint64) (*record.Entry, error)
+	rollback         func(*Rollback) (*FlowPlan, error)
+	offsets          func(project, name string) (*Offsets, error)
+	resetOffsets     func(*OffsetsReset) (*OffsetsPlan, error)
+	replayFailures   func(*ReplayFailures) (*ReplayReport, error)
+	dropFailures     func(*DropFailures) (*DropReport, error)
+	importFailures   func(project, name string, entries io.Reader) (*ImportReport, error)
+	retries          func(*RetryQuery) (*RetryPage, error)
 	putConnection    func(*PutConnection) (*ConnectionPlan, error)
 	connections      func() ([]*Connection, error)
 	connection       func(name string) (*Connection, error)
@@ -58,6 +66,23 @@ func (f *fake) Failures(_ context.Context, q *FailureQuery) (*FailurePage, error
 func (f *fake) Failure(_ context.Context, project, name string, seq uint64) (*record.Entry, error) {
 	return f.failure(project, name, seq)
 }
+func (f *fake) Rollback(_ context.Context, req *Rollback) (*FlowPlan, error) { return f.rollback(req) }
+func (f *fake) Offsets(_ context.Context, project, name string) (*Offsets, error) {
+	return f.offsets(project, name)
+}
+func (f *fake) ResetOffsets(_ context.Context, req *OffsetsReset) (*OffsetsPlan, error) {
+	return f.resetOffsets(req)
+}
+func (f *fake) ReplayFailures(_ context.Context, req *ReplayFailures) (*ReplayReport, error) {
+	return f.replayFailures(req)
+}
+func (f *fake) DropFailures(_ context.Context, req *DropFailures) (*DropReport, error) {
+	return f.dropFailures(req)
+}
+func (f *fake) ImportFailures(_ context.Context, project, name string, entries io.Reader) (*ImportReport, error) {
+	return f.importFailures(project, name, entries)
+}
+func (f *fake) Retries(_ context.Context, q *RetryQuery) (*RetryPage, error) { return f.retries(q) }
 func (f *fake) PutConnection(_ context.Context, req *PutConnection) (*ConnectionPlan, error) {
 	return f.putConnection(req)
 }
@@ -100,12 +125,16 @@ func fill(v reflect.Value, name string, n *int) {
 		v.SetString(fmt.Sprintf("%s-%d <é>", name, *n))
 	case reflect.Bool:
 		v.SetBool(true)
+	case reflect.Float64:
+		v.SetFloat(float64(*n) + 0.5)
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(int64(*n))
 		if v.Kind() == reflect.Int64 {
 			v.SetInt(1<<60 + int64(*n))
 		}
-	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
+	case reflect.Uint8:
+		v.SetUint(uint64(record.Rejected)) // a record.Class
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(*n % 200))
 		if v.Kind() == reflect.Uint64 {
 			v.SetUint(1<<63 + uint64(*n))
@@ -115,6 +144,10 @@ func fill(v reflect.Value, name string, n *int) {
 			v.Set(reflect.ValueOf(sampleEntry()))
 			return
 		}
+		if v.Type() == reflect.TypeFor[*record.Setting]() {
+			v.Set(reflect.ValueOf(sampleEntry().Setting))
+			return
+		}
 		v.Set(reflect.New(v.Type().Elem()))
 		fill(v.Elem(), name, n)
 	case reflect.Struct:
@@ -122,6 +155,10 @@ func fill(v reflect.Value, name string, n *int) {
 			fill(v.Field(i), v.Type().Field(i).Name, n)
 		}
 	case reflect.Slice:
+		if v.Type() == reflect.TypeFor[json.RawMessage]() {
+			v.SetBytes(fmt.Appendf(nil, `{"%s":%d}`, name, *n))
+			return
+		}
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
 		for i := range v.Len() {
 			fill(v.Index(i), name, n)
@@ -150,8 +187,15 @@ func sampleEntry() *record.Entry {
 		},
 		Replay: &record.Replay{
 			BatchID: 1 << 60, Now: 1700000000400, ImageLevel: 1, ConfigHash: 5, Logs: []string{"panic"},
-			Fuel: 4711, FuelLimit: 1_200_000, MemoryLimit: 64 << 20,
+			Fuel: 4711, FuelLimit: 1_200_000, MemoryLimit: 64 << 20, FuelCosts: 2,
+			Signatures: []record.Signature{{Handle: 1, Alg: 2, MessageSHA256: record.SHA256{1, 2}, Signature: []byte{3, 4}, Refused: -1}},
 		},
+		Exchange: &record.Exchange{
+			Method: "POST", URL: "https://partner.example/v2", RequestHeaders: []record.Header{{Key: "A", Value: []byte("b")}}, RequestBody: []byte("{}"), RequestCut: true,
+			Status: 422, ResponseHeaders: []record.Header{{Key: "C", Value: []byte{0xff}}}, ResponseBody: []byte{0xff}, ResponseCut: true,
+		},
+		History:  []record.Attempt{{Time: 1700000000450, Millis: 6, Class: record.Timeout, Code: 504, Message: "late"}},
+		Requeues: 1, Told: "the exception could not be told",
 		NoReplay: "alone the record is answered otherwise",
 		Setting: &record.Setting{
 			File: "/plugins/orders.wasm", With: record.Text(`{"a": 1}`), Lines: "each", Envelope: true, Isolation: "record", Function: "run", Hosts: []string{"*.example.com"},
@@ -162,6 +206,6 @@ func sampleEntry() *record.Entry {
 	if e.Input.Path, err = record.ParsePath("#2.0"); err != nil {
 		panic(err)
 	}
-	e.Input.Trace = record.Trace{1, 2, 3}
+	e.Input.Trace, e.Input.Ref = record.Trace{1, 2, 3}, "r-1"
 	return e
 }

@@ -61,9 +61,12 @@ func TestJSONOfTypes(t *testing.T) {
 	var out bytes.Buffer
 	for _, v := range []any{
 		filled[Node](), filled[PutFlow](), filled[FlowPlan](), filled[Flow](), filled[Revision](), filled[FailurePage](),
+		filled[Rollback](), filled[Offsets](), filled[OffsetsReset](), filled[OffsetsPlan](), filled[ReplayFailures](), filled[ReplayReport](),
+		filled[DropFailures](), filled[DropReport](), filled[ImportReport](), filled[RetryPage](),
 		filled[PutConnection](), filled[ConnectionPlan](), filled[Connection](), filled[ConnectionTest](), filled[Plugin](),
 		filled[Deploy](), filled[Deployment](), filled[Error](),
 		&list[*Plugin]{Items: []*Plugin{}}, &Flow{}, &Deployment{}, &FailurePage{}, &Error{},
+		&Rollback{}, &Offsets{}, &OffsetsPlan{}, &ReplayFailures{}, &ReplayReport{}, &DropFailures{}, &RetryPage{}, &Retry{Record: json.RawMessage(`{}`)}, &Receipt{}, &ConnectionUsage{},
 	} {
 		fmt.Fprintf(&out, "%T\n", v)
 		enc := json.NewEncoder(&out)

@@ -21,6 +21,8 @@ type Config struct {
 	Backend Backend
 	// Metrics serves /metrics; nil: there is no such path.
 	Metrics http.Handler
+	// Ingest finds the sources that take records; nil: there is no such path.
+	Ingest Ingest
 	// Logger gets refused requests and internal errors; nil discards.
 	Logger *slog.Logger
 	// Version of the program, in the OpenAPI document.
@@ -51,8 +53,12 @@ func New(cfg Config) http.Handler {
 		RejectUnknownQueryParameters: true,
 	})
 	doc.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[record.Entry](), reflect.TypeFor[FailureEntry]())
+	doc.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[record.Setting](), reflect.TypeFor[FailureSetting]())
 	s := &service{Backend: cfg.Backend, logger: cfg.Logger}
 	s.routes(doc)
+	if cfg.Ingest != nil {
+		ingestRoute(mux, doc, cfg.Ingest)
+	}
 
 	spec, err := json.MarshalIndent(doc.OpenAPI(), "", "  ")
 	if err != nil {
@@ -73,7 +79,7 @@ func New(cfg Config) http.Handler {
 	for i, h := range cfg.AllowedHosts {
 		hosts[i] = strings.ToLower(h)
 	}
-	return &guard{next: mux, hosts: hosts, logger: cfg.Logger}
+	return &guard{next: newOnce(mux), hosts: hosts, logger: cfg.Logger}
 }
 
 // noRoute answers for what no other pattern of mux matches.

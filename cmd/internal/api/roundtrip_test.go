@@ -82,8 +82,8 @@ func roundTrips() []roundTrip {
 	page := filled[FailurePage]()
 	for _, q := range []*FailureQuery{
 		{Project: "shop", Name: "orders"},
-		{Project: "shop", Name: "orders", After: 1<<63 + 1, Limit: 1000, Class: "rejected", Stage: "map-1", Key: "a\xff&= b", HasKey: true},
-		{Project: "shop", Name: "orders", HasKey: true},
+		{Project: "shop", Name: "orders", After: 1<<63 + 1, Limit: 1000, FailureFilter: FailureFilter{Class: "rejected", Stage: "map-1", Key: new("a\xff&= b"), Since: 1, Until: 1 << 60, Where: `value.a == "ü" && failure.code > 3`}},
+		{Project: "shop", Name: "orders", FailureFilter: FailureFilter{Key: new("")}},
 	} {
 		add("Failures", func(c ctx, b Backend) (any, error) { return b.Failures(c, q) },
 			func(f *fake, n note) {
@@ -99,6 +99,7 @@ func roundTrips() []roundTrip {
 			f.failure = func(p, name string, seq uint64) (*record.Entry, error) { return sampleEntry(), n(p, name, seq) }
 		}, sampleEntry(), "shop", "orders", uint64(1<<64-1))
 
+	trips = append(trips, queueTrips()...)
 	putConnection, connectionPlan := filled[PutConnection](), filled[ConnectionPlan]()
 	add("PutConnection", func(c ctx, b Backend) (any, error) { return b.PutConnection(c, putConnection) },
 		func(f *fake, n note) {

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"github.com/millrace-io/millrace/runtime/record"
 )
 
 const (
@@ -74,7 +72,12 @@ func remove[I any](s *service, doc huma.API, path, id, summary string, ask func(
 }
 
 func operation(method, path, id, summary string) huma.Operation {
-	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, MaxBodyBytes: maxBody, BodyReadTimeout: readLimit}
+	op := huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, MaxBodyBytes: maxBody, BodyReadTimeout: readLimit}
+	if method != http.MethodGet && path != pluginsPath && path != importPath {
+		op.Parameters = []*huma.Param{{Name: IdempotencyKey, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "A change that comes again with the same key within ten minutes is answered as the first time."}}
+	}
+	return op
 }
 
 func (s *service) routes(doc huma.API) {
@@ -83,6 +86,7 @@ func (s *service) routes(doc huma.API) {
 	})
 	s.flowRoutes(doc)
 	s.failureRoutes(doc)
+	s.offsetRoutes(doc)
 	s.connectionRoutes(doc)
 	s.pluginRoutes(doc)
 }
@@ -108,6 +112,14 @@ func (s *service) flowRoutes(doc huma.API) {
 	calls(s, doc, flowPath+"/revisions", "list-revisions", "Revisions of a flow, newest first", func(ctx context.Context, in *flowRef) ([]*Revision, error) {
 		return s.Revisions(ctx, in.Project, in.Name)
 	})
+	call(s, doc, http.MethodPost, flowPath+"/rollback", "rollback-flow", "Make an earlier revision of a flow a new one", func(ctx context.Context, in *struct {
+		Project string `path:"project"`
+		Name    string `path:"name"`
+		Body    Rollback
+	}) (*FlowPlan, error) {
+		in.Body.Project, in.Body.Name = in.Project, in.Name
+		return s.Rollback(ctx, &in.Body)
+	})
 	for _, action := range []struct{ verb, state string }{{"start", StateRunning}, {"resume", StateRunning}, {"pause", StatePaused}} {
 		call(s, doc, http.MethodPost, flowPath+"/"+action.verb, action.verb+"-flow", "Make a flow "+action.state, func(ctx context.Context, in *flowRef) (*Flow, error) {
 			return s.SetFlow(ctx, in.Project, in.Name, action.state)
@@ -126,37 +138,6 @@ func (s *service) getFlow(ctx context.Context, in *flowRef) (*flowReply, error) 
 		return nil, s.fail(ctx, err)
 	}
 	return &flowReply{etag(f.Revision), f}, nil
-}
-
-func (s *service) failureRoutes(doc huma.API) {
-	call(s, doc, http.MethodGet, flowPath+"/failures", "list-failures", "A page of a flow's failure queue, oldest first", func(ctx context.Context, in *struct {
-		Project string `path:"project"`
-		Name    string `path:"name"`
-		After   uint64 `query:"after" doc:"Cursor: the answer's next."`
-		Limit   int    `query:"limit" minimum:"0" maximum:"1000" doc:"Entries a page; 0 or missing: 100."`
-		Class   string `query:"class" doc:"Only of this error class."`
-		Stage   string `query:"stage" doc:"Only of this stage."`
-		Key     string `query:"key" doc:"Only of records with this key, which may be empty."`
-	}) (*FailurePage, error) {
-		query := requestOf(ctx).URL.Query()
-		page, err := s.Failures(ctx, &FailureQuery{
-			Project: in.Project, Name: in.Name, After: in.After, Limit: in.Limit, Class: in.Class, Stage: in.Stage,
-			Key: query.Get("key"), HasKey: query.Has("key"),
-		})
-		if page != nil && page.Entries == nil {
-			whole := *page
-			whole.Entries = []*record.Entry{}
-			page = &whole
-		}
-		return page, err
-	})
-	call(s, doc, http.MethodGet, flowPath+"/failures/{seq}", "get-failure", "An entry of a flow's failure queue", func(ctx context.Context, in *struct {
-		Project string `path:"project"`
-		Name    string `path:"name"`
-		Seq     uint64 `path:"seq"`
-	}) (*record.Entry, error) {
-		return s.Failure(ctx, in.Project, in.Name, in.Seq)
-	})
 }
 
 func (s *service) connectionRoutes(doc huma.API) {

@@ -45,6 +45,11 @@ type Limits struct {
 	Fuel int64
 	// PluginMemory bounds the memory of a plugin's instance, in bytes.
 	PluginMemory int64
+	// SpillRate is how many records a second go into the state to wait there
+	// for another attempt, SpillBytes how much may wait there. At 80 % flows
+	// hold on, and go on at 50 %.
+	SpillRate  int64
+	SpillBytes int64
 }
 
 // Log says what is logged, and how.
@@ -65,7 +70,7 @@ func Defaults() Config {
 	return Config{
 		Listen: "127.0.0.1:7070",
 		Data:   "data",
-		Limits: Limits{Window: 256 << 20, Fuel: 1_200_000, PluginMemory: 64 << 20},
+		Limits: Limits{Window: 256 << 20, Fuel: 1_200_000, PluginMemory: 64 << 20, SpillRate: 2000, SpillBytes: 1 << 30},
 		Log:    Log{Level: slog.LevelInfo, Format: "text"},
 		Kafka:  Kafka{FetchMaxBytes: 8 << 20},
 	}
@@ -209,6 +214,33 @@ var settings = []setting{
 			return checkSize("plugin_memory", c.Limits.PluginMemory, page, 4<<30)
 		},
 		show: func(c *Config) string { return sizeText(c.Limits.PluginMemory) },
+	},
+	{
+		key: "limits.spill_rate", number: true, example: "2000",
+		set: func(c *Config, text string) error {
+			n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
+			if err != nil {
+				return wrong("write a whole number, for example 2000", "spill_rate is a number of records a second, not %q", text)
+			}
+			c.Limits.SpillRate = n
+			return nil
+		},
+		check: func(c *Config) error {
+			if c.Limits.SpillRate < 1 || c.Limits.SpillRate > 1e6 {
+				return wrong("the default is 2000", "spill_rate is from 1 to 1000000 records a second, not %d", c.Limits.SpillRate)
+			}
+			return nil
+		},
+		show: func(c *Config) string { return strconv.FormatInt(c.Limits.SpillRate, 10) },
+	},
+	{
+		key: "limits.spill_bytes", number: true, example: "1GiB",
+		set: func(c *Config, text string) (err error) {
+			c.Limits.SpillBytes, err = parseSize("spill_bytes", text)
+			return err
+		},
+		check: func(c *Config) error { return checkSize("spill_bytes", c.Limits.SpillBytes, 1<<20, 1<<40) },
+		show:  func(c *Config) string { return sizeText(c.Limits.SpillBytes) },
 	},
 	{
 		key: "log.level", example: "info",

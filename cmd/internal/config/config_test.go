@@ -22,7 +22,7 @@ const whole = `# a node
 listen: 127.0.0.1:7171
 data: /var/lib/millrace
 secrets: /etc/millrace/secrets
-limits: { window: 512MiB, plugin_memory: 1_048_576 }
+limits: { window: 512MiB, plugin_memory: 1_048_576, spill_rate: 5_000, spill_bytes: 2GiB }
 log:
   level: warn
   format: json
@@ -59,9 +59,9 @@ func TestWholeFile(t *testing.T) {
 	}
 	want := Config{
 		Listen: "127.0.0.1:7171", Data: "/var/lib/millrace", Secrets: "/etc/millrace/secrets",
-		Limits: Limits{Window: 512 << 20, Fuel: 1_200_000, PluginMemory: 1 << 20}, Log: Log{slog.LevelWarn, "json"}, Kafka: Kafka{4 << 20},
+		Limits: Limits{Window: 512 << 20, Fuel: 1_200_000, PluginMemory: 1 << 20, SpillRate: 5000, SpillBytes: 2 << 30}, Log: Log{slog.LevelWarn, "json"}, Kafka: Kafka{4 << 20},
 		Origin: map[string]string{"listen": path + ":2", "data": path + ":3", "secrets": path + ":4", "limits.window": path + ":5",
-			"limits.plugin_memory": path + ":5", "log.level": path + ":7", "log.format": path + ":8", "kafka.fetch_max_bytes": path + ":10"},
+			"limits.plugin_memory": path + ":5", "limits.spill_rate": path + ":5", "limits.spill_bytes": path + ":5", "log.level": path + ":7", "log.format": path + ":8", "kafka.fetch_max_bytes": path + ":10"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -86,6 +86,8 @@ secrets /etc/millrace/secrets FILE:4
 limits.window 1GiB FLOWD_LIMITS__WINDOW
 limits.fuel 1200000 default
 limits.plugin_memory 1MiB FILE:5
+limits.spill_rate 5000 FILE:5
+limits.spill_bytes 2GiB FILE:5
 log.level warn FILE:7
 log.format json FILE:8
 kafka.fetch_max_bytes 64KiB FLOWD_KAFKA__FETCH_MAX_BYTES`
@@ -139,6 +141,8 @@ func TestFaults(t *testing.T) {
 		{name: "size out of range", file: "limits:\n  window: 1KiB\n  plugin_memory: 8GiB\nkafka: { fetch_max_bytes: 99999999999999999999 }\n"},
 		{name: "half a page", file: "limits: { plugin_memory: 100_000 }\n"},
 		{name: "fuel", file: "limits:\n  window: 1GiB\n  fuel: 12\n"},
+		{name: "spills", file: "limits:\n  spill_rate: many\n  spill_bytes: 1KiB\n"},
+		{name: "no spills", file: "limits: { spill_rate: 0 }\n"},
 		{name: "level and format", file: "log: { level: INFO, format: \"yaml\" }\n"},
 		{name: "address of the world", file: "listen: 0.0.0.0:7070\n"},
 		{name: "address without port", file: "listen: localhost\n"},

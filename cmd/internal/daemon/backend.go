@@ -58,6 +58,10 @@ func (d *Daemon) apiError(err error) error {
 		e.Code, e.Next = api.CodeConflict, "read the flow again (`flowctl flow get`), then apply to its present revision"
 	case errors.Is(err, state.QueueNotEmpty):
 		e.Code, e.Next = api.CodeQueueNotEmpty, "look at the entries (`flowctl queue peek`), or delete them with the flow: --purge"
+	case errors.Is(err, state.NotPaused):
+		e.Code, e.Next = api.CodeConflict, "pause the flow, then try again"
+	case errors.Is(err, state.GenerationMismatch):
+		e.Code, e.Next = api.CodeConflict, "look at the offsets again, then plan anew"
 	case errors.Is(err, state.InUse):
 		e.Code, e.Next = api.CodeInUse, "change or delete the flows that use it first"
 	case errors.Is(err, state.Exists):
@@ -104,14 +108,9 @@ func (d *Daemon) Failures(_ context.Context, q *api.FailureQuery) (*api.FailureP
 		limit = 100
 	}
 	limit = min(limit, 1000)
-	var class record.Class
-	if q.Class != "" {
-		if class, err = record.ParseClass(q.Class); err != nil {
-			return nil, invalid("%v", err)
-		}
-	}
-	filter := func(e *record.Entry) bool {
-		return (q.Class == "" || e.Class == class) && (q.Stage == "" || e.Stage == q.Stage) && (!q.HasKey || string(e.Input.Key) == q.Key)
+	filter, err := entryFilter(&q.FailureFilter)
+	if err != nil {
+		return nil, err
 	}
 	entries, err := d.store.Failures(f.ID, q.After, limit+1, filter)
 	if err != nil {

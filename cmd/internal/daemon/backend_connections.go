@@ -166,6 +166,7 @@ func (d *Daemon) apiConnection(c *state.Connection) (*api.Connection, error) {
 		return nil, d.apiError(err)
 	}
 	out := &api.Connection{Name: c.Name, Kind: conn.Kind(), Target: target(conn), Updated: c.At, Document: stored.Document}
+	out.Usage = d.connections.usage(c.Name)
 	flows, err := d.store.Flows()
 	if err != nil {
 		return nil, d.apiError(err)
@@ -230,10 +231,7 @@ func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.Connecti
 	if conn.Kafka != nil {
 		err = kafka.Check(ctx, p.kafka(conn))
 	} else {
-		var cfg http.Config
-		if cfg, _, _, err = p.http(conn); err == nil {
-			err = http.Check(ctx, cfg)
-		}
+		err = checkHTTP(ctx, p.secrets, name, conn)
 	}
 	t := &api.ConnectionTest{Name: name, OK: err == nil, Millis: time.Since(began).Milliseconds(), Detail: "reached " + target(conn)}
 	if err != nil {
@@ -243,4 +241,14 @@ func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.Connecti
 		}
 	}
 	return t, nil
+}
+
+// checkHTTP reads the secrets of a connection and reaches for the other side.
+func checkHTTP(ctx context.Context, s secrets, name string, c *flow.Connection) error {
+	p, err := newPartner(s, name, c)
+	if err != nil {
+		return err
+	}
+	defer p.client.Close()
+	return http.Check(ctx, http.Config{Base: p.base, TLS: p.tls})
 }

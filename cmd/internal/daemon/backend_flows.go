@@ -59,7 +59,7 @@ func (r *resolver) Plugin(ref flow.PluginRef) (flow.PluginInfo, error) {
 	if err != nil {
 		return flow.PluginInfo{}, err
 	}
-	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Functions: info.Callable, UsesHTTP: info.UsesHTTP,
+	out := flow.PluginInfo{Namespace: p.Namespace, Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Mode: info.Mode, Functions: info.Callable, UsesHTTP: info.UsesHTTP, Signs: info.Signs,
 		Outputs: info.Outputs(), TakesNoConfig: !info.Configurable}
 	if info.Manifest != nil {
 		out.Config, out.Function = info.Manifest.Config, info.Manifest.Function
@@ -218,15 +218,32 @@ func short(d state.Digest) string { return d.String()[:len("sha256:")+8] }
 
 func describe(f *flow.Flow, pins []state.Pin) []string {
 	lines := []string{"source " + sourceText(f)}
-	for i := range f.Stages {
-		s := &f.Stages[i]
-		line := fmt.Sprintf("stage %s: %s", s.ID, s.Describe())
-		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
+	pinned := func(line, id string) string {
+		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == id }); at >= 0 {
 			line += fmt.Sprintf(" (%s %s)", pins[at].Version, short(pins[at].Digest))
 		}
-		lines = append(lines, line)
+		return line
 	}
-	return append(lines, fmt.Sprintf("delivery %s: %s", f.Delivery.ID, f.Delivery.Describe()))
+	eachPlace(f, func(p place) {
+		what, id, text := "stage", "", ""
+		if p.delivery != nil {
+			what, id, text = "delivery", p.delivery.ID, p.delivery.Describe()
+		} else {
+			id, text = p.stage.ID, p.stage.Describe()
+		}
+		if p.branch != "" {
+			text += ", in " + p.branch
+		}
+		lines = append(lines, pinned(fmt.Sprintf("%s %s: %s", what, id, text), id))
+	})
+	for _, part := range []string{".sign", ".validate"} {
+		for _, dl := range f.Deliveries() {
+			if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == dl.ID+part }); at >= 0 {
+				lines = append(lines, pinned("plugin "+dl.ID+part, dl.ID+part))
+			}
+		}
+	}
+	return lines
 }
 
 // tryPlugins starts every plugin that is new to the flow once, so that one that
@@ -238,7 +255,7 @@ func (d *Daemon) tryPlugins(ctx context.Context, f *flow.Flow, pins []state.Pin,
 	}
 	for _, s := range f.Plugins() {
 		at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID })
-		b, err := d.bindPlugin(ctx, f, s, uid, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(s.Plugin.Ref, pins[at].Version), Digest: pins[at].Digest.String()})
+		b, err := d.bindPlugin(ctx, f, s, uid, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(s.Plugin.Ref, pins[at].Version), Digest: pins[at].Digest.String()}, nil)
 		if err != nil {
 			e := record.AsError(err)
 			return &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %s; nothing was changed", f.FullName(), e.Message), Next: "correct what it names in the stage, or mend the plugin, then apply again"}
@@ -324,12 +341,8 @@ func (d *Daemon) SetFlow(ctx context.Context, project, name, want string) (*api.
 	switch want {
 	case api.StateRunning:
 		c.State = state.Running
-		stats, err := d.store.QueueStats(f.ID)
-		if err != nil {
-			return nil, d.apiError(err)
-		}
-		if stats.Entries >= MaxQueueEntries || stats.Bytes >= MaxQueueBytes {
-			return nil, &api.Error{Code: api.CodeConflict, Detail: "flow " + f.FullName() + " stays paused: " + queueFull(stats)}
+		if err := d.roomInQueue(f); err != nil {
+			return nil, err
 		}
 	case api.StatePaused:
 		c.State, c.Reason = state.Paused, "paused by hand"
@@ -340,6 +353,29 @@ func (d *Daemon) SetFlow(ctx context.Context, project, name, want string) (*api.
 		return nil, d.apiError(err)
 	}
 	return d.Flow(ctx, project, name)
+}
+
+// roomInQueue refuses to start a flow whose failure queue is full.
+func (d *Daemon) roomInQueue(f *state.Flow) error {
+	stats, err := d.store.QueueStats(f.ID)
+	if err != nil {
+		return d.apiError(err)
+	}
+	rev, err := d.store.FlowRevision(f.ID, f.Revision)
+	if err != nil {
+		return d.apiError(err)
+	}
+	if rev == nil {
+		return notFound("flow %s was deleted", f.FullName())
+	}
+	doc, err := decodeFlow(rev.Resolved)
+	if err != nil {
+		return d.apiError(err)
+	}
+	if entries, bytes := queueBounds(doc); stats.Entries >= entries || stats.Bytes >= bytes {
+		return &api.Error{Code: api.CodeConflict, Detail: "flow " + f.FullName() + " stays paused: " + queueFull(stats, entries, bytes)}
+	}
+	return nil
 }
 
 // DeleteFlow implements api.Backend.

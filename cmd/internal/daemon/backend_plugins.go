@@ -360,7 +360,7 @@ func (d *Daemon) planDeploy(ctx context.Context, f *state.Flow, p *state.Plugin,
 			dep.Skipped = append(dep.Skipped, fmt.Sprintf("%s: it runs this digest already", where))
 			continue
 		}
-		b, err := d.bindPlugin(ctx, doc, s, f.UID, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(ref, p.Version), Digest: p.Digest.String()})
+		b, err := d.bindPlugin(ctx, doc, s, f.UID, pipeline.StageInfo{ID: s.ID, Plugin: pluginName(ref, p.Version), Digest: p.Digest.String()}, nil)
 		if err != nil {
 			return nil, nil, &api.Error{Code: api.CodeRefused, Detail: fmt.Sprintf("flow %s: %v; nothing was changed", f.FullName(), err), Next: "correct what it names in the stage, or mend the plugin, then deploy again"}
 		}

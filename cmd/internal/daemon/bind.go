@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/millrace-io/millrace/cluster/state"
@@ -13,10 +14,11 @@ import (
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
-// activation is a deployment: other digests for the same document.
+// activation is a deployment: other stages, or other digests for them.
 type activation struct {
 	revision, generation uint32
 	pins                 []state.Pin
+	doc                  *flow.Flow
 }
 
 // outgoing are plugins that are in use until every lane works with a
@@ -28,19 +30,46 @@ type outgoing struct {
 
 // boundPlugin is what a plugin's stage holds.
 type boundPlugin struct {
-	stage string
-	info  pipeline.StageInfo
-	st    registry.Stage
-	lease *registry.Lease
+	stage   string
+	info    pipeline.StageInfo
+	setting *flow.PluginStage
+	st      registry.Stage
+	lease   *registry.Lease
 }
 
 // activate hands a deployment to the runner; d.mu is held.
-func (r *runner) activate(f *state.Flow, rev *state.Revision) {
+func (r *runner) activate(f *state.Flow, rev *state.Revision, doc *flow.Flow) {
 	r.rev.Store(rev.Number)
+	r.resolved, r.pins, r.connections = rev.Resolved, rev.Pins, f.Connections
 	r.mu.Lock()
-	r.next = &activation{revision: rev.Number, generation: f.Deploy, pins: rev.Pins}
+	r.next = &activation{revision: rev.Number, generation: f.Deploy, pins: rev.Pins, doc: doc}
 	r.mu.Unlock()
 	r.kick()
+}
+
+// frame is what a life of a flow is built around: all but the stages, and what
+// is looked up when it is needed. Flows with equal frames differ in what a set
+// can change.
+func frame(f *flow.Flow, pins []state.Pin) any {
+	type end struct {
+		flow.Delivery
+		holdBack bool
+		pins     []state.Pin
+	}
+	ends := map[string]end{}
+	for _, d := range f.Deliveries() {
+		e := end{Delivery: *d, holdBack: d.Otherwise == flow.OtherwisePause}
+		e.Pos, e.Otherwise, e.Aside = flow.Pos{}, "", nil
+		for _, p := range pins {
+			if p.Stage == d.ID+".sign" || p.Stage == d.ID+".validate" {
+				e.pins = append(e.pins, p)
+			}
+		}
+		ends[d.ID] = e
+	}
+	g := *f
+	g.Description, g.Labels, g.Otherwise, g.Aside, g.Queue, g.Requeue, g.Stages, g.Delivery = "", nil, "", nil, flow.Queue{}, nil, nil, flow.Delivery{}
+	return []any{g, ends}
 }
 
 // takeUp swaps the stages for those of a deployment, between two batches of
@@ -55,7 +84,7 @@ func (r *runner) takeUp(ctx context.Context, pipe *pipeline.Flow) {
 	if next == nil {
 		return
 	}
-	set, bound, err := r.bind(ctx, next.generation, next.pins, old)
+	set, bound, err := r.bind(ctx, next, old)
 	if err == nil {
 		err = pipe.Swap(set)
 	}
@@ -69,6 +98,7 @@ func (r *runner) takeUp(ctx context.Context, pipe *pipeline.Flow) {
 	for _, b := range bound {
 		kept[b.st] = true
 	}
+	r.doc.Store(next.doc)
 	r.mu.Lock()
 	r.bound, r.stale = bound, ""
 	r.outgoing = append(r.outgoing, outgoing{next.generation, slices.DeleteFunc(old, func(b boundPlugin) bool { return kept[b.st] })})
@@ -126,61 +156,120 @@ func (r *runner) takeBound() []boundPlugin {
 	return b
 }
 
-// bind makes the stages of a deployment. Plugins that are bound already with
-// the same digest are taken over from have.
-func (r *runner) bind(ctx context.Context, generation uint32, pins []state.Pin, have []boundPlugin) (set pipeline.Set, bound []boundPlugin, err error) {
-	set.Generation = generation
+// bind makes the set of a deployment. Plugins that are bound already with the
+// same digest and setting are taken over from have.
+func (r *runner) bind(ctx context.Context, to *activation, have []boundPlugin) (set pipeline.Set, bound []boundPlugin, err error) {
 	var fresh []boundPlugin
 	defer func() {
 		if err != nil {
 			r.unbind(context.WithoutCancel(ctx), fresh)
 		}
 	}()
-	pinned := map[string]state.Pin{}
-	for _, p := range pins {
-		pinned[p.Stage] = p
-	}
-	for i := range r.flow.Stages {
-		s := &r.flow.Stages[i]
-		info := pipeline.StageInfo{ID: s.ID, Otherwise: otherwise(s.Otherwise)}
-		if s.Plugin == nil {
-			b, err := builtin(r.flow, s)
+	lay := layout{
+		stage: func(s *flow.Stage) (pipeline.Stage, pipeline.StageInfo, error) {
+			info, err := r.stageInfo(to.doc, s.ID, s.Otherwise, s.Aside)
 			if err != nil {
-				return set, nil, err
+				return nil, info, err
 			}
-			set.Stages = append(set.Stages, pipeline.BoundStage{Stage: b, StageInfo: info})
+			if s.Plugin == nil {
+				st, err := builtin(to.doc, s)
+				return st, info, err
+			}
+			if info, err = pinned(info, s, to.pins); err != nil {
+				return nil, info, err
+			}
+			at := slices.IndexFunc(have, func(b boundPlugin) bool {
+				return b.stage == s.ID && b.info.Digest == info.Digest && reflect.DeepEqual(b.setting, s.Plugin) && b.info.Otherwise == info.Otherwise
+			})
+			if at >= 0 {
+				bound = append(bound, have[at])
+				return have[at].st, info, nil
+			}
+			b, err := r.d.bindPlugin(ctx, to.doc, s, r.uid, info, nil)
+			if err != nil {
+				return nil, info, err
+			}
+			r.d.metrics.bound(r.name, s.ID, b.st)
+			bound, fresh = append(bound, b), append(fresh, b)
+			return b.st, info, nil
+		},
+		deliver: func(d *flow.Delivery) (int, pipeline.StageInfo, error) {
+			info, err := r.stageInfo(to.doc, d.ID, d.Otherwise, d.Aside)
+			return r.outs.place(d.ID), info, err
+		},
+	}
+	set = pipeline.Set{Generation: to.generation, Revision: to.revision}
+	set.Nodes, err = lay.nodesOf(to.doc)
+	return set, bound, err
+}
+
+// stageInfo describes a stage or delivery, but for its plugin.
+func (r *runner) stageInfo(f *flow.Flow, id string, o flow.Otherwise, topic *flow.Topic) (pipeline.StageInfo, error) {
+	info := pipeline.StageInfo{ID: id, Otherwise: otherwise(o)}
+	if info.Otherwise != pipeline.ToTopic {
+		return info, nil
+	}
+	var err error
+	info.Aside, err = r.parts.aside(r.outs, f, topic)
+	return info, err
+}
+
+// pinned adds the plugin that a stage is pinned to.
+func pinned(info pipeline.StageInfo, s *flow.Stage, pins []state.Pin) (pipeline.StageInfo, error) {
+	at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID })
+	if at < 0 {
+		return info, record.Errorf(record.Internal, "stage %s has no pinned digest", s.ID)
+	}
+	info.Plugin, info.Digest = pluginName(s.Plugin.Ref, pins[at].Version), pins[at].Digest.String()
+	return info, nil
+}
+
+// bindExchanges binds the plugins that sign and validate, as pins say. They
+// are the runner's, to be unbound after its outlets are closed.
+func (r *runner) bindExchanges(ctx context.Context, f *flow.Flow, pins []state.Pin) bindExchange {
+	return func(s *flow.Stage, sign signWith) (registry.Stage, pluginInfo, error) {
+		info, err := pinned(pipeline.StageInfo{ID: s.ID, Otherwise: pipeline.ToNowhere}, s, pins)
+		if err != nil {
+			return nil, pluginInfo{}, err
+		}
+		b, err := r.d.bindPlugin(ctx, f, s, r.uid, info, sign)
+		if err != nil {
+			return nil, pluginInfo{}, err
+		}
+		r.d.metrics.bound(r.name, s.ID, b.st)
+		r.exchanges = append(r.exchanges, b)
+		return b.st, pluginInfo{stage: s.ID, plugin: info.Plugin}, nil
+	}
+}
+
+// bindVia binds the plugin that kept entries pass in a stage this once.
+func (r *runner) bindVia(ctx context.Context, key viaKey) (boundPlugin, error) {
+	doc := r.doc.Load()
+	for _, s := range doc.AllStages() {
+		if s.ID != key.stage || s.Plugin == nil {
 			continue
 		}
-		pin, ok := pinned[s.ID]
-		if !ok {
-			return set, nil, record.Errorf(record.Internal, "stage %s has no pinned digest", s.ID)
+		b, err := r.d.bindPlugin(ctx, doc, s, r.uid, pipeline.StageInfo{ID: s.ID, Plugin: s.Plugin.Ref.Name, Digest: key.digest, Otherwise: otherwise(s.Otherwise)}, nil)
+		if err == nil {
+			r.d.metrics.bound(r.name, s.ID, b.st)
 		}
-		info.Plugin, info.Digest = pluginName(s.Plugin.Ref, pin.Version), pin.Digest.String()
-		at := slices.IndexFunc(have, func(b boundPlugin) bool { return b.stage == s.ID && b.info.Digest == info.Digest })
-		var b boundPlugin
-		if at >= 0 {
-			b = have[at]
-		} else {
-			if b, err = r.d.bindPlugin(ctx, r.flow, s, r.uid, info); err != nil {
-				return set, nil, err
-			}
-			r.d.metrics.bound(r.flow.FullName(), s.ID, b.st)
-			fresh = append(fresh, b)
-		}
-		bound = append(bound, b)
-		set.Stages = append(set.Stages, pipeline.BoundStage{Stage: b.st, StageInfo: info})
+		return b, err
 	}
-	return set, bound, nil
+	return boundPlugin{}, fmt.Errorf("stage %s runs no plugin that %s could stand in for: replay the entry with the present one", key.stage, key.digest)
 }
+
+// signWith signs a message for a plugin: see sandbox.StageConfig.
+type signWith = func(handle, alg uint32, message []byte) ([]byte, error)
 
 // bindPlugin makes a plugin's stage. The error is of class config when the
 // plugin is missing or does not take its configuration.
-func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, uid uint64, info pipeline.StageInfo) (b boundPlugin, err error) {
-	b = boundPlugin{stage: s.ID, info: info}
+func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, uid uint64, info pipeline.StageInfo, sign signWith) (b boundPlugin, err error) {
+	b = boundPlugin{stage: s.ID, info: info, setting: s.Plugin}
 	if b.lease, err = d.modules.Acquire(ctx, info.Digest, registry.Mode(s.Plugin.Function)); err != nil {
 		return b, record.Errorf(record.Config, "stage %s: plugin %s: %w", s.ID, info.Plugin, err)
 	}
 	cfg := stageConfig(f, s, uid, info, d.log)
+	cfg.Sign = sign
 	cfg.OnCount = d.metrics.counted(f.FullName(), s.ID)
 	if b.st, err = b.lease.Module().NewStage(ctx, cfg); err != nil {
 		return b, errors.Join(record.Errorf(record.Config, "%w", err), b.lease.Release(context.WithoutCancel(ctx)))
@@ -192,7 +281,7 @@ func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, ui
 func (r *runner) unbind(ctx context.Context, bound []boundPlugin) {
 	for _, b := range bound {
 		err := b.st.Close(ctx)
-		r.d.metrics.unbound(r.flow.FullName(), b.stage, b.st)
+		r.d.metrics.unbound(r.name, b.stage, b.st)
 		if err := errors.Join(err, b.lease.Release(ctx)); err != nil {
 			r.log.Warn("close stage", "stage", b.stage, "err", err)
 		}

@@ -3,21 +3,25 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/millrace-io/millrace/cluster/state"
+	"github.com/millrace-io/millrace/runtime/connector/ingest"
+	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/ledger"
 	"github.com/millrace-io/millrace/runtime/pipeline"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
 const (
-	// commitBytes is how many bytes of failures one command holds; the
+	// commitBytes is how many bytes of entries one command holds; the
 	// progress of a single partition may exceed it and travels alone.
 	commitBytes = 512 << 10
-	// failureRate bounds what the failures of a node add to the log.
+	// failureRate bounds what the entries of a node add to the log.
 	failureRate = 8 << 20
 )
 
@@ -42,12 +46,13 @@ func (d *Daemon) commits(ctx context.Context) {
 
 // lent is progress on its way, and whose it is.
 type lent struct {
-	r *runner
-	p pipeline.Progress
+	r        *runner
+	p        pipeline.Progress
+	requests []ingest.Request // that are remembered with it
 }
 
 // commit proposes the progress of runners in as few commands as may be, and
-// returns the bytes of failures in it.
+// returns the bytes of entries in it.
 func (d *Daemon) commit(ctx context.Context, rs []*runner) int {
 	var batch []lent
 	bytes, all := 0, 0
@@ -66,7 +71,7 @@ func (d *Daemon) commit(ctx context.Context, rs []*runner) int {
 			if bytes > 0 && bytes+p.Bytes > commitBytes {
 				flush()
 			}
-			batch = append(batch, lent{r, p})
+			batch = append(batch, lent{r: r, p: p})
 			bytes += p.Bytes
 			all += p.Bytes
 		}
@@ -79,12 +84,21 @@ func (d *Daemon) propose(ctx context.Context, batch []lent) {
 	c := &state.Commit{Node: d.node.ID(), Incarnation: d.node.Incarnation()}
 	for i := range batch {
 		r, p := batch[i].r, &batch[i].p
+		part := p.Ownership.Part
+		batch[i].requests = r.settling(p)
 		c.Items = append(c.Items, state.CommitItem{
-			Flow: r.id, Slot: uint16(p.Ownership.Slot), Epoch: p.Ownership.Epoch, Part: p.Ownership.Part,
+			Flow: r.id, Slot: uint16(p.Ownership.Slot), Epoch: p.Ownership.Epoch, Part: part,
 			Low: p.Low, Ranges: stateRanges(p.Ranges), Generation: r.generation, Deploy: p.Generation,
+			Life: p.Life, Tally: stateTally(&p.Tally), Requests: stateRequests(batch[i].requests),
 		})
 		for _, e := range p.Failures {
-			c.Failures = append(c.Failures, state.CommitFailure{Flow: r.id, Part: p.Ownership.Part, Entry: e})
+			c.Failures = append(c.Failures, state.CommitFailure{Flow: r.id, Part: part, Entry: e})
+		}
+		for _, e := range p.Keeps {
+			c.Keeps = append(c.Keeps, state.CommitRetry{Flow: r.id, Part: part, Entry: e})
+		}
+		for _, k := range p.Gone {
+			c.Gone = append(c.Gone, state.CommitGone{Flow: r.id, Part: part, Offset: k.Offset, Path: k.Path})
 		}
 	}
 	began := time.Now()
@@ -103,23 +117,77 @@ func (d *Daemon) propose(ctx context.Context, batch []lent) {
 		refused[ref.Item] = record.Errorf(record.Fenced, "commit of slot %d refused: %s", batch[ref.Item].p.Ownership.Slot, ref.Reason)
 	}
 	for i := range batch {
-		batch[i].r.ack(batch[i].p, refused[i])
+		l := &batch[i]
+		l.r.ack(l.p, refused[i])
+		if refused[i] != nil {
+			continue
+		}
+		if l.r.requests != nil && len(l.requests) > 0 {
+			l.r.requests.Saved(l.requests)
+		}
+		if n := len(l.p.Keeps); n > 0 {
+			d.spills.spilled(n, time.Now())
+		}
+		if len(l.p.Keeps)+len(l.p.Gone) > 0 {
+			signal(l.r.due)
+		}
 	}
 	for _, q := range result.Queues {
-		if q.Entries >= MaxQueueEntries || q.Bytes >= MaxQueueBytes {
-			for i := range batch {
-				if batch[i].r.id == q.Flow {
-					batch[i].r.autoPause(queueFull(q))
-					break
-				}
-			}
+		d.spills.keeps(q.Flow, q.KeptBytes)
+		at := slices.IndexFunc(batch, func(l lent) bool { return l.r.id == q.Flow })
+		if at < 0 {
+			continue
+		}
+		if entries, bytes := queueBounds(batch[at].r.doc.Load()); q.Entries >= entries || q.Bytes >= bytes {
+			batch[at].r.autoPause(queueFull(q, entries, bytes))
 		}
 	}
 }
 
-func queueFull(q state.QueueStats) string {
+// queueBounds are the most entries and bytes that a flow's failure queue may
+// hold; a flow that reaches one is paused.
+func queueBounds(f *flow.Flow) (entries, bytes uint64) {
+	entries, bytes = MaxQueueEntries, MaxQueueBytes
+	if f != nil && f.Queue.Entries > 0 {
+		entries = uint64(f.Queue.Entries)
+	}
+	if f != nil && f.Queue.Bytes > 0 {
+		bytes = uint64(f.Queue.Bytes)
+	}
+	return entries, bytes
+}
+
+func queueFull(q state.QueueStats, entries, bytes uint64) string {
 	return fmt.Sprintf("the failure queue is full: %d of %d entries, %d of %d MiB; look with `flowctl queue peek`, make room, then `flowctl flow resume`",
-		q.Entries, MaxQueueEntries, q.Bytes>>20, MaxQueueBytes>>20)
+		q.Entries, entries, q.Bytes>>20, bytes>>20)
+}
+
+// stateTally is a lane's tally as the state has it.
+func stateTally(t *pipeline.Tally) state.Tally {
+	out := state.Tally{Read: t.Read, Split: t.Split, Delivered: t.Delivered, Known: t.Known, Flying: t.Flying}
+	for _, reason := range slices.Sorted(maps.Keys(t.Dropped)) {
+		out.Dropped = append(out.Dropped, state.DropCount{Reason: reason, N: t.Dropped[reason]})
+	}
+	return out
+}
+
+// settling are the requests whose records are settled with p, of a source of
+// requests.
+func (r *runner) settling(p *pipeline.Progress) []ingest.Request {
+	if r.requests == nil {
+		return nil
+	}
+	return r.requests.Settling(func(offset int64) bool {
+		return offset < p.Low || slices.ContainsFunc(p.Ranges, func(g ledger.Range) bool { return g.From <= offset && offset < g.To })
+	})
+}
+
+func stateRequests(in []ingest.Request) []state.Request {
+	var out []state.Request
+	for _, q := range in {
+		out = append(out, state.Request{Ref: q.Ref, Digest: q.Digest})
+	}
+	return out
 }
 
 func stateRanges(rs []ledger.Range) []state.Range {

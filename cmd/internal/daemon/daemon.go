@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,10 @@ type Config struct {
 	Fuel int64
 	// FetchMaxBytes bounds a fetch from Kafka; 0: the connector's default.
 	FetchMaxBytes int32
+	// SpillRate is how many records a second may go into the state to wait
+	// there; 0: 2,000. SpillBytes is how much may wait there; 0: 1 GiB.
+	SpillRate  int64
+	SpillBytes int64
 	// CompileCommand executes sandbox.RunCompileChild in a process of its own,
 	// for plugins that are uploaded; nil: they are compiled in this one.
 	CompileCommand []string
@@ -72,6 +77,12 @@ func (c *Config) defaults() {
 	}
 	if c.WindowBytes <= 0 {
 		c.WindowBytes = 256 << 20
+	}
+	if c.SpillRate <= 0 {
+		c.SpillRate = 2000
+	}
+	if c.SpillBytes <= 0 {
+		c.SpillBytes = 1 << 30
 	}
 	if c.DrainLimit <= 0 {
 		c.DrainLimit = 10 * time.Second
@@ -96,6 +107,10 @@ type Daemon struct {
 	blobs    *registry.Store
 	modules  *registry.Modules
 	metrics  *metrics
+	// connections are those of kind http that flows use.
+	connections *connections
+	spills      *spillBudget
+	lives       atomic.Uint64 // of lanes
 
 	urged chan struct{} // 1: a commit is wanted soon
 	kick  chan struct{} // 1: flows are to be reconciled
@@ -119,6 +134,7 @@ type Daemon struct {
 func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	cfg.defaults()
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
+		connections: newConnections(), spills: newSpillBudget(cfg.SpillRate, cfg.SpillBytes),
 		uploading: newTurn(), changing: newTurn(), urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -148,7 +164,7 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	d.plugins = registry.NewHost(d.sandbox)
 	d.modules = registry.NewModules(d.blobs, d.plugins)
 	d.metrics = newMetrics(d)
-	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version, AllowedHosts: []string{d.Addr()}}))
+	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version, AllowedHosts: []string{d.Addr()}, Ingest: d.ingestHandler}))
 	return d, nil
 }
 
@@ -182,6 +198,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer stopCommits()
 	var g errgroup.Group
 	g.Go(func() error { d.commits(committing); return nil })
+	g.Go(func() error { d.keepHouse(ctx); return nil })
 	d.mu.Lock()
 	d.ready = true
 	d.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/cmd/internal/api"
@@ -34,6 +35,9 @@ func (d *Daemon) Flows(ctx context.Context, project string) ([]*api.Flow, error)
 			return nil, err
 		}
 		af.Document, af.Partitions = "", nil
+		if af.Receipt != nil {
+			af.Receipt.Partitions = nil
+		}
 		out = append(out, af)
 	}
 	slices.SortFunc(out, func(a, b *api.Flow) int {
@@ -48,7 +52,13 @@ func (d *Daemon) Flow(_ context.Context, project, name string) (*api.Flow, error
 	if err != nil {
 		return nil, err
 	}
-	return d.apiFlow(f)
+	out, err := d.apiFlow(f)
+	if err == nil && out.Retries != nil {
+		if err = d.countHeld(f, out.Retries); err != nil {
+			return nil, d.apiError(err)
+		}
+	}
+	return out, err
 }
 
 // apiFlow is the flow with what this node knows of it.
@@ -71,25 +81,78 @@ func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
 	out := &api.Flow{
 		Project: f.Project, Name: f.Name, UID: fmt.Sprintf("%016x", f.UID), Description: doc.Description, Labels: doc.Labels,
 		Revision: f.Revision, Generation: f.Generation, DeployGeneration: f.Deploy, State: f.State.String(), Reason: f.Reason,
-		Order: string(doc.Order), Slots: int(f.Slots), Source: sourceText(doc), Delivery: doc.Delivery.Describe(),
+		Order: string(doc.Order), Slots: int(f.Slots), Source: sourceText(doc), Delivery: deliveryText(doc),
 		Created: f.CreatedAt, Updated: f.UpdatedAt, Document: string(rev.Document), Lag: -1,
-		Queue: api.Queue{Entries: stats.Entries, Bytes: stats.Bytes, MaxEntries: MaxQueueEntries, MaxBytes: MaxQueueBytes},
+	}
+	if out.Queue, err = d.queueStatus(f, doc, stats); err != nil {
+		return nil, d.apiError(err)
 	}
 	r := d.runner(f.ID)
+	if stats.Kept > 0 {
+		if out.Retries, err = d.retryStatus(f, stats); err != nil {
+			return nil, d.apiError(err)
+		}
+	}
 	out.Stages = stagesOf(doc, rev.Pins, r)
+	out.Deliveries = deliveriesOf(doc, r)
 	if err := d.addPartitions(out, f, r); err != nil {
 		return nil, err
 	}
 	if r == nil {
 		return out, nil
 	}
+	addHeld(out, r)
 	out.Problem = r.problem()
 	if pipe := r.pipe.Load(); pipe != nil {
 		s := pipe.Stats()
 		out.Figures = &api.Figures{Since: r.opened.UnixMilli(), In: s.In.Load(), Emitted: s.Emitted.Load(), Dropped: s.Dropped.Load(), Failed: s.Failed.Load(), Retried: s.Retried.Load() + r.retried.Load()}
 		out.Problem = cmp.Or(out.Problem, pipe.Problem())
+		out.Connections = r.outs.usage()
+		if allowed := doc.Limits.Records; allowed > 0 {
+			out.Rate = &api.Rate{Allowed: allowed, Used: r.rate.perSecond(s.In.Load(), time.Now())}
+		}
 	}
 	return out, nil
+}
+
+// addHeld says that the flow holds itself back, and how often it has.
+func addHeld(out *api.Flow, r *runner) {
+	now, pauses := r.hold.current()
+	out.AutoPauses = pauses
+	if now.kind == "" || out.State != state.Running.String() {
+		return
+	}
+	out.State, out.Reason = api.StateAutoPaused, now.reason
+	out.Held = &api.Held{Reason: now.reason, Since: now.since.UnixMilli()}
+}
+
+// retryStatus is what is kept of a flow for another attempt, without Held.
+func (d *Daemon) retryStatus(f *state.Flow, stats state.QueueStats) (*api.Retries, error) {
+	out := &api.Retries{Entries: stats.Kept, Bytes: stats.KeptBytes}
+	for part := range f.Parts {
+		_, _, next, err := d.store.RetryDue(f.ID, part, -1, state.RetryCursor{}, 1)
+		if err != nil {
+			return nil, err
+		}
+		out.NextDue = earlier(out.NextDue, next)
+	}
+	return out, nil
+}
+
+// maxHeldCount is how many kept records of a partition are looked through to
+// count those that wait behind others.
+const maxHeldCount = 50_000
+
+// countHeld completes Retries.
+func (d *Daemon) countHeld(f *state.Flow, out *api.Retries) error {
+	for part := range f.Parts {
+		held, err := d.store.RetriesHeld(f.ID, part, maxHeldCount)
+		if err != nil {
+			return err
+		}
+		out.Held += uint64(held)
+	}
+	return nil
 }
 
 func sourceText(f *flow.Flow) string {
@@ -98,37 +161,114 @@ func sourceText(f *flow.Flow) string {
 		return "kafka://" + strings.TrimPrefix(s.Kafka.Connection, "kafka://") + "/" + strings.Join(s.Kafka.Topics, ",")
 	case s.File != nil:
 		return "file " + s.File.Path
+	case s.Ingest != nil:
+		return "ingest"
 	}
 	return "stream"
 }
 
+// deliveryText describes a flow's deliveries in a line.
+func deliveryText(f *flow.Flow) string {
+	var texts []string
+	for _, d := range f.Deliveries() {
+		texts = append(texts, d.Describe())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// place is a stage or a delivery where it stands in a flow's document.
+type place struct {
+	stage    *flow.Stage
+	delivery *flow.Delivery
+	branch   string // "by-country: else"; "" outside of branches
+}
+
+// eachPlace visits the stages and deliveries of a flow in the order of the
+// document.
+func eachPlace(f *flow.Flow, visit func(place)) {
+	eachStage(f.Stages, "", visit)
+	if f.Delivery.ID != "" {
+		visit(place{delivery: &f.Delivery})
+	}
+}
+
+func eachStage(stages []flow.Stage, branch string, visit func(place)) {
+	for i := range stages {
+		s := &stages[i]
+		visit(place{stage: s, branch: branch})
+		if s.Branch == nil {
+			continue
+		}
+		each := func(c *flow.BranchCase, name string) {
+			name = s.ID + ": " + name
+			eachStage(c.Stages, name, visit)
+			if c.Delivery != nil {
+				visit(place{delivery: c.Delivery, branch: name})
+			}
+		}
+		for j := range s.Branch.Cases {
+			each(&s.Branch.Cases[j], s.Branch.Cases[j].When)
+		}
+		each(&s.Branch.Else, "else")
+	}
+}
+
 func stagesOf(doc *flow.Flow, pins []state.Pin, r *runner) []api.Stage {
-	var figures []pipeline.StageStats
+	var figures *pipeline.Stats
 	if r != nil {
 		if pipe := r.pipe.Load(); pipe != nil {
-			figures = pipe.Stats().Stages
+			figures = pipe.Stats()
 		}
 	}
 	var out []api.Stage
-	add := func(s api.Stage) {
-		if i := len(out); i < len(figures) {
-			g := &figures[i]
-			s.Calls, s.Records, s.Nanos, s.Drops, s.Failures = g.Calls.Load(), g.Records.Load(), g.Nanos.Load(), g.Drops.Load(), g.Failures.Load()
+	eachPlace(doc, func(p place) {
+		a := api.Stage{Branch: p.branch}
+		if p.delivery != nil {
+			a.ID, a.Describe, a.Otherwise = p.delivery.ID, p.delivery.Describe(), otherwiseText(p.delivery.Otherwise, p.delivery.Aside)
+		} else {
+			s := p.stage
+			a.ID, a.Describe, a.Otherwise = s.ID, s.Describe(), otherwiseText(s.Otherwise, s.Aside)
+			if s.Plugin != nil {
+				a.Stateful, a.Impure, a.Setting = s.Plugin.Stateful(), s.Plugin.Impure(), settingOf(s)
+			}
+			if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
+				a.Plugin, a.Digest = pluginName(s.Plugin.Ref, pins[at].Version), pins[at].Digest.String()
+			}
 		}
-		out = append(out, s)
+		if figures != nil {
+			if g := figures.Stage(a.ID); g != nil {
+				a.Calls, a.Records, a.Nanos, a.Drops, a.Failures = g.Calls.Load(), g.Records.Load(), g.Nanos.Load(), g.Drops.Load(), g.Failures.Load()
+			}
+		}
+		out = append(out, a)
+	})
+	return out
+}
+
+func otherwiseText(o flow.Otherwise, aside *flow.Topic) string {
+	if o == flow.OtherwiseTopic && aside != nil {
+		return aside.String()
 	}
-	for i := range doc.Stages {
-		s := &doc.Stages[i]
-		a := api.Stage{ID: s.ID, Describe: s.Describe(), Otherwise: string(s.Otherwise)}
-		if s.Plugin != nil {
-			a.Stateful, a.Impure = s.Plugin.Stateful(), s.Plugin.Impure()
+	return string(o)
+}
+
+func deliveriesOf(doc *flow.Flow, r *runner) []api.Delivery {
+	var out []api.Delivery
+	for _, d := range doc.Deliveries() {
+		a := api.Delivery{ID: d.ID, Describe: d.Describe()}
+		switch {
+		case d.HTTP != nil:
+			a.Connection = d.HTTP.Connection
+		case d.Kafka != nil:
+			a.Connection = d.Kafka.Connection
 		}
-		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
-			a.Plugin, a.Digest = pluginName(s.Plugin.Ref, pins[at].Version), pins[at].Digest.String()
+		if r != nil && r.pipe.Load() != nil {
+			if at := r.outs.place(d.ID); at >= 0 {
+				a.Problem = r.outs.list[at].Problem()
+			}
 		}
-		add(a)
+		out = append(out, a)
 	}
-	add(api.Stage{ID: doc.Delivery.ID, Describe: doc.Delivery.Describe(), Otherwise: string(doc.Delivery.Otherwise)})
 	return out
 }
 
@@ -187,6 +327,9 @@ func (d *Daemon) addPartitions(out *api.Flow, f *state.Flow, r *runner) error {
 	}
 	if known && len(partitions) > 0 {
 		out.Lag = lag
+	}
+	if out.Receipt, err = d.receipt(f, partitions); err != nil {
+		return d.apiError(err)
 	}
 	return nil
 }

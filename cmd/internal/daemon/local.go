@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/plugins/registry"
@@ -28,7 +29,8 @@ type Local struct {
 	PluginWasm []byte
 	With       json.RawMessage
 	Lines      string
-	Envelope   bool // what a lines program reads and writes
+	Envelope   bool  // what a lines program reads and writes
+	Fuel       int64 // units a record; 0: the plugin's own limit
 	// Function and Hosts are for extism mode.
 	Function string
 	Hosts    []string
@@ -51,6 +53,8 @@ type Local struct {
 	// CacheDir keeps compiled plugins; empty: they are compiled each time.
 	CacheDir string
 	Logger   *slog.Logger
+	// GuestLogger gets what plugins log; nil: Logger does.
+	GuestLogger *slog.Logger
 }
 
 // LocalCounts is what became of the records.
@@ -64,10 +68,13 @@ func RunLocal(ctx context.Context, l Local) (c LocalCounts, err error) {
 	if l.Logger == nil {
 		l.Logger = slog.New(slog.DiscardHandler)
 	}
+	if l.GuestLogger == nil {
+		l.GuestLogger = l.Logger
+	}
 	if l.Flow == nil {
 		l.Flow = l.onePlugin()
 	}
-	rt, err := sandbox.New(ctx, sandbox.Config{CacheDir: l.CacheDir, Logger: l.Logger})
+	rt, err := sandbox.New(ctx, sandbox.Config{CacheDir: l.CacheDir, Logger: l.Logger, MaxFuel: max(sandbox.DefaultMaxFuel, l.Fuel)})
 	if err != nil {
 		return c, err
 	}
@@ -75,29 +82,40 @@ func RunLocal(ctx context.Context, l Local) (c LocalCounts, err error) {
 	host := registry.NewHost(rt)
 	defer func() { err = errors.Join(err, host.Close(context.WithoutCancel(ctx))) }()
 
-	p := &parts{connection: l.connection, secrets: secrets(l.Secrets), logger: l.Logger, in: l.In, out: l.Out, envelope: l.EnvelopeIO}
-	set, closeStages, err := l.stages(ctx, host)
+	plugins := &localPlugins{l: &l, host: host}
+	defer func() { err = errors.Join(err, plugins.close(context.WithoutCancel(ctx))) }()
+	p := &parts{
+		connection: l.connection, secrets: secrets(l.Secrets), connections: newConnections(), logger: l.Logger, in: l.In, out: l.Out, envelope: l.EnvelopeIO,
+		keepNothing: true,
+		plugin: func(s *flow.Stage, sign signWith) (registry.Stage, pluginInfo, error) {
+			st, info, err := plugins.bind(ctx, s, pipeline.StageInfo{ID: s.ID}, sign)
+			return st, pluginInfo{stage: s.ID, plugin: info.Plugin}, err
+		},
+	}
+	outs, err := p.outlets(l.Flow, delivery.Identity{FlowUID: randomUID()})
 	if err != nil {
 		return c, err
 	}
-	defer func() { err = errors.Join(err, closeStages()) }()
+	defer func() { err = errors.Join(err, outs.Close()) }()
+	set, err := l.set(ctx, p, outs, plugins)
+	if err != nil {
+		return c, err
+	}
 	src, err := p.source(l.Flow)
 	if err != nil {
 		return c, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	out, err := p.delivery(l.Flow, delivery.Identity{FlowUID: randomUID()})
-	if err != nil {
-		return c, err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
 
 	cfg := pipelineConfig(l.Flow)
 	cfg.Logger = l.Logger
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	cfg.Pause = func(reason string) { stop(errors.New(reason)) }
-	f := pipeline.New(cfg, src, set, out)
+	if outs.tell != nil {
+		cfg.Tell = outs.tell.tell
+	}
+	f := pipeline.New(cfg, src, set, outs.deliveries())
 	if err := l.open(ctx, f, src); err != nil {
 		return c, err
 	}
@@ -191,7 +209,7 @@ func (l *Local) onePlugin() *flow.Flow {
 		Project: flow.DefaultProject, Name: l.Plugin, Order: flow.OrderPartition, Otherwise: flow.OtherwiseQueue,
 		Source: flow.Source{Stream: &flow.Stream{}},
 		Stages: []flow.Stage{{ID: "plugin", Otherwise: flow.OtherwiseQueue, Plugin: &flow.PluginStage{
-			Ref: flow.PluginRef{Path: l.Plugin}, With: l.With, Lines: l.Lines, Envelope: l.Envelope, Function: l.Function, Hosts: l.Hosts}}},
+			Ref: flow.PluginRef{Path: l.Plugin}, With: l.With, Lines: l.Lines, Envelope: l.Envelope, Function: l.Function, Hosts: l.Hosts, Fuel: l.Fuel}}},
 		Delivery: flow.Delivery{ID: "out", Otherwise: flow.OtherwiseQueue, Stream: &flow.Stream{}},
 	}
 }
@@ -204,54 +222,75 @@ func (e *StageError) Error() string { return e.Err.Error() }
 
 func (e *StageError) Unwrap() error { return e.Err }
 
-// stages compiles the flow's plugins and binds its stages.
-func (l *Local) stages(ctx context.Context, host *registry.Host) (set pipeline.Set, _ func() error, err error) {
-	var closers []func() error
-	closeAll := func() error {
-		var errs []error
-		for i := len(closers) - 1; i >= 0; i-- {
-			errs = append(errs, closers[i]())
-		}
-		return errors.Join(errs...)
+// localPlugins are the plugins of a Local that are bound.
+type localPlugins struct {
+	l       *Local
+	host    *registry.Host
+	closers []func(context.Context) error
+}
+
+func (p *localPlugins) close(ctx context.Context) error {
+	var errs []error
+	for _, c := range slices.Backward(p.closers) {
+		errs = append(errs, c(ctx))
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, closeAll())
+	return errors.Join(errs...)
+}
+
+// bind compiles the plugin of a stage and starts it.
+func (p *localPlugins) bind(ctx context.Context, s *flow.Stage, info pipeline.StageInfo, sign signWith) (registry.Stage, pipeline.StageInfo, error) {
+	wasm := p.l.PluginWasm
+	if wasm == nil {
+		var err error
+		if wasm, err = p.l.LoadPlugin(s.Plugin.Ref); err != nil {
+			return nil, info, err
 		}
-	}()
-	background := context.WithoutCancel(ctx)
-	for i := range l.Flow.Stages {
-		s := &l.Flow.Stages[i]
-		info := pipeline.StageInfo{ID: s.ID, Otherwise: otherwise(s.Otherwise)}
-		if s.Plugin == nil {
-			b, err := builtin(l.Flow, s)
+	}
+	m, err := p.host.Compile(ctx, wasm, registry.Mode(s.Plugin.Function))
+	if err != nil {
+		return nil, info, fmt.Errorf("plugin %s: %w", s.Plugin.Ref, err)
+	}
+	p.closers = append(p.closers, m.Close)
+	named := m.Info().Named(s.Plugin.Ref.Path)
+	info.Plugin, info.Digest = named.Name+"@"+named.Version, m.Info().Digest
+	cfg := stageConfig(p.l.Flow, s, 0, info, p.l.GuestLogger)
+	cfg.Sign = sign
+	st, err := m.NewStage(ctx, cfg)
+	if err != nil {
+		return nil, info, &StageError{Err: err}
+	}
+	p.closers = append(p.closers, st.Close)
+	return st, info, nil
+}
+
+// set lays the flow out, with its stages bound.
+func (l *Local) set(ctx context.Context, p *parts, outs *outlets, plugins *localPlugins) (set pipeline.Set, err error) {
+	info := func(id string, o flow.Otherwise, topic *flow.Topic) (info pipeline.StageInfo, err error) {
+		info = pipeline.StageInfo{ID: id, Otherwise: otherwise(o)}
+		if info.Otherwise == pipeline.ToTopic {
+			info.Aside, err = p.aside(outs, l.Flow, topic)
+		}
+		return info, err
+	}
+	lay := layout{
+		stage: func(s *flow.Stage) (pipeline.Stage, pipeline.StageInfo, error) {
+			in, err := info(s.ID, s.Otherwise, s.Aside)
 			if err != nil {
-				return set, nil, err
+				return nil, in, err
 			}
-			set.Stages = append(set.Stages, pipeline.BoundStage{Stage: b, StageInfo: info})
-			continue
-		}
-		wasm := l.PluginWasm
-		if wasm == nil {
-			if wasm, err = l.LoadPlugin(s.Plugin.Ref); err != nil {
-				return set, nil, err
+			if s.Plugin == nil {
+				st, err := builtin(l.Flow, s)
+				return st, in, err
 			}
-		}
-		m, err := host.Compile(ctx, wasm, registry.Mode(s.Plugin.Function))
-		if err != nil {
-			return set, nil, fmt.Errorf("plugin %s: %w", s.Plugin.Ref, err)
-		}
-		closers = append(closers, func() error { return m.Close(background) })
-		named := m.Info().Named(s.Plugin.Ref.Path)
-		info.Plugin, info.Digest = named.Name+"@"+named.Version, m.Info().Digest
-		st, err := m.NewStage(ctx, stageConfig(l.Flow, s, 0, info, l.Logger))
-		if err != nil {
-			return set, nil, &StageError{Err: err}
-		}
-		closers = append(closers, func() error { return st.Close(background) })
-		set.Stages = append(set.Stages, pipeline.BoundStage{Stage: st, StageInfo: info})
+			return plugins.bind(ctx, s, in, nil)
+		},
+		deliver: func(d *flow.Delivery) (int, pipeline.StageInfo, error) {
+			in, err := info(d.ID, d.Otherwise, d.Aside)
+			return outs.place(d.ID), in, err
+		},
 	}
-	return set, closeAll, nil
+	set.Nodes, err = lay.nodesOf(l.Flow)
+	return set, err
 }
 
 // stageConfig is a plugin's place in a flow.

@@ -24,6 +24,7 @@ type metrics struct {
 	guest   *prometheus.CounterVec
 
 	records, failures, seconds, lag, queue, running, info, interpreted *prometheus.Desc
+	flows                                                              flowMetrics
 
 	mu       sync.Mutex
 	counters map[stageName]map[string]prometheus.Counter // guarded by mu
@@ -78,6 +79,7 @@ func newMetrics(d *Daemon) *metrics {
 		interpreted: prometheus.NewDesc("millrace_engine_interpreted",
 			"1 if plugins run in an interpreter, 10 to 30 times slower: executable memory is forbidden (systemd: MemoryDenyWriteExecute=no allows it), or the platform is not supported.", nil, nil),
 	}
+	m.flows = newFlowMetrics()
 	m.reg.MustRegister(m, m.commits, m.guest, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -182,6 +184,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, p := range pluginMetrics {
 		ch <- p.desc
 	}
+	m.flows.describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -208,6 +211,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(m.running, prometheus.GaugeValue, up, name, a.State)
 		ch <- prometheus.MustNewConstMetric(m.queue, prometheus.GaugeValue, float64(a.Queue.Entries), name)
+		m.flows.collect(ch, a)
 		if a.Lag >= 0 {
 			ch <- prometheus.MustNewConstMetric(m.lag, prometheus.GaugeValue, float64(a.Lag), name)
 		}
@@ -226,4 +230,5 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
+	m.flows.collectConnections(ch, m.d.connections.all())
 }

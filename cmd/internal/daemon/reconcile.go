@@ -1,13 +1,14 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/cluster/state"
+	"github.com/millrace-io/millrace/runtime/flow"
 )
 
 // reconcile keeps the runners as the state wants them, until ctx ends or the
@@ -59,7 +60,7 @@ func (d *Daemon) reconcileOnce(ctx context.Context) error {
 // reconcileFlow sees to one flow; d.mu is held.
 func (d *Daemon) reconcileFlow(ctx context.Context, f *state.Flow) error {
 	r := d.runners[f.ID]
-	if r != nil && (f.State != state.Running || r.ended()) {
+	if r != nil && (f.State != state.Running || f.Generation != r.generation || r.ended()) {
 		d.retire(r)
 		r = nil
 	}
@@ -89,12 +90,23 @@ func (d *Daemon) reconcileFlow(ctx context.Context, f *state.Flow) error {
 	if err != nil || rev == nil {
 		return revisionError(f, err)
 	}
-	if bytes.Equal(rev.Resolved, r.resolved) {
-		r.activate(f, rev)
+	old, doc, err := decodeBoth(r.resolved, rev.Resolved)
+	if err != nil {
+		return fmt.Errorf("read revision %d of flow %s: %w", f.Revision, f.FullName(), err)
+	}
+	if reflect.DeepEqual(frame(old, r.pins), frame(doc, rev.Pins)) {
+		r.activate(f, rev, doc)
 	} else {
 		d.retire(r)
 	}
 	return nil
+}
+
+func decodeBoth(a, b []byte) (old, doc *flow.Flow, err error) {
+	if old, err = decodeFlow(a); err == nil {
+		doc, err = decodeFlow(b)
+	}
+	return old, doc, err
 }
 
 func revisionError(f *state.Flow, err error) error {

@@ -28,9 +28,9 @@ func settingOf(s *flow.Stage) *record.Setting {
 
 // stageSetting is settingOf the stage with that id, nil if f has none.
 func stageSetting(f *flow.Flow, id string) *record.Setting {
-	for i := range f.Stages {
-		if f.Stages[i].ID == id {
-			return settingOf(&f.Stages[i])
+	for _, s := range f.Plugins() {
+		if s.ID == id {
+			return settingOf(s)
 		}
 	}
 	return nil
@@ -38,9 +38,8 @@ func stageSetting(f *flow.Flow, id string) *record.Setting {
 
 // setting is the Setting of a stage of l's flow.
 func (l *Local) setting(stage string) *record.Setting {
-	for i := range l.Flow.Stages {
-		s := &l.Flow.Stages[i]
-		if s.ID != stage || s.Plugin == nil {
+	for _, s := range l.Flow.Plugins() {
+		if s.ID != stage {
 			continue
 		}
 		out := settingOf(s)

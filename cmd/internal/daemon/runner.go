@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/runtime/connector"
+	"github.com/millrace-io/millrace/runtime/connector/ingest"
 	"github.com/millrace-io/millrace/runtime/delivery"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/pipeline"
@@ -34,22 +35,35 @@ type runner struct {
 	uid        uint64
 	name       string
 	generation uint32
-	resolved   []byte
-	flow       *flow.Flow
 	opened     time.Time
-	// connections are the stored names of those that the flow uses.
-	connections []string
 	// newcomers are partitions that a topic got after the flow had begun to
 	// read it. Only the goroutine of run uses it.
 	newcomers map[record.Partition]bool
 
-	retried atomic.Int64 // attempts of the delivery after a record's first
+	resolved    []byte      // guarded by d.mu; the newest document
+	pins        []state.Pin // guarded by d.mu; of it
+	connections []string    // guarded by d.mu; stored names of those that the flow uses
+
+	// Set by run before pipe.
+	parts     *parts
+	outs      *outlets
+	exchanges []boundPlugin  // that sign and validate
+	requests  *ingest.Source // nil: the source is another
+
+	doc     atomic.Pointer[flow.Flow] // as the lanes have it, or will soon; nil before run
+	retried atomic.Int64              // attempts of deliveries after a record's first
 	pipe    atomic.Pointer[pipeline.Flow]
 	rev     atomic.Uint32
+	hold    holder
+	rate    meter         // of records taken in
 	wake    chan struct{} // 1
+	due     chan struct{} // 1: kept entries may be due
 	done    chan struct{} // closed when run has returned
 	stop    context.CancelFunc
 	pausing sync.Once
+	// keeping is held while kept entries are read and given to their lane, and
+	// while lanes are told that such are committed.
+	keeping sync.Mutex
 
 	mu       sync.Mutex
 	next     *activation                // guarded by mu; a deployment to take up
@@ -58,12 +72,14 @@ type runner struct {
 	ends     map[record.Partition]int64 // guarded by mu; ends of partitions, as last seen
 	bound    []boundPlugin              // guarded by mu; of the newest stages
 	outgoing []outgoing                 // guarded by mu; of older ones
+	skewed   map[uint32]bool            // guarded by mu; partitions with entries from a clock that was set back
 }
 
 // startRunner starts a life of f; d.mu is held.
 func (d *Daemon) startRunner(ctx context.Context, f *state.Flow, rev *state.Revision) *runner {
-	r := &runner{d: d, log: d.log.With("flow", f.FullName()), id: f.ID, uid: f.UID, name: f.FullName(), generation: f.Generation, resolved: rev.Resolved,
-		opened: time.Now(), connections: f.Connections, newcomers: map[record.Partition]bool{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &runner{d: d, log: d.log.With("flow", f.FullName()), id: f.ID, uid: f.UID, name: f.FullName(), generation: f.Generation,
+		resolved: rev.Resolved, pins: rev.Pins, connections: f.Connections, opened: time.Now(), newcomers: map[record.Partition]bool{}, skewed: map[uint32]bool{},
+		wake: make(chan struct{}, 1), due: make(chan struct{}, 1), done: make(chan struct{})}
 	r.rev.Store(rev.Number)
 	ctx, r.stop = context.WithCancel(ctx)
 	go func() {
@@ -91,9 +107,15 @@ func (r *runner) ended() bool {
 }
 
 func (r *runner) ack(p pipeline.Progress, err error) {
-	if pipe := r.pipe.Load(); pipe != nil {
-		pipe.Ack(p, err)
+	pipe := r.pipe.Load()
+	if pipe == nil {
+		return
 	}
+	if len(p.Keeps)+len(p.Gone) > 0 {
+		r.keeping.Lock()
+		defer r.keeping.Unlock()
+	}
+	pipe.Ack(p, err)
 }
 
 // giveUp is called when the flow cannot be run: it is paused with the reason,
@@ -151,50 +173,70 @@ func (r *runner) setTrouble(s string) {
 
 // run opens the flow and runs it until ctx ends.
 func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (err error) {
-	if r.flow, err = decodeFlow(rev.Resolved); err != nil {
+	doc, err := decodeFlow(rev.Resolved)
+	if err != nil {
 		return record.Errorf(record.Internal, "read the resolved document of revision %d: %w", rev.Number, err)
 	}
+	r.doc.Store(doc)
 	background := context.WithoutCancel(ctx)
-	set, bound, err := r.bind(ctx, f.Deploy, rev.Pins, nil)
+	defer func() { r.unbind(background, append(r.takeBound(), r.exchanges...)) }()
+	r.parts = r.d.parts(r, doc)
+	r.parts.plugin = r.bindExchanges(ctx, doc, rev.Pins)
+	if r.outs, err = r.parts.outlets(doc, delivery.Identity{FlowUID: r.uid, Generation: r.generation}); err != nil {
+		return err
+	}
+	defer r.outs.Close()
+	set, bound, err := r.bind(ctx, &activation{revision: rev.Number, generation: f.Deploy, pins: rev.Pins, doc: doc}, nil)
 	if err != nil {
 		return err
 	}
 	r.setBound(bound)
-	defer func() { r.unbind(background, r.takeBound()) }()
-	p := &parts{connection: r.d.connection, secrets: secrets(r.d.cfg.Secrets), logger: r.log, fetchMaxBytes: r.d.cfg.FetchMaxBytes, follow: true, onRetry: func() { r.retried.Add(1) }}
-	src, err := p.source(r.flow)
+	src, err := r.parts.source(doc)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	out, err := p.delivery(r.flow, delivery.Identity{FlowUID: r.uid, Generation: r.generation})
-	if err != nil {
-		return err
-	}
-	defer out.Close()
+	r.requests, _ = src.(*ingest.Source)
 
-	cfg := pipelineConfig(r.flow)
+	cfg := pipelineConfig(doc)
 	cfg.UID, cfg.Revision, cfg.Generation = r.uid, rev.Number, r.generation
 	cfg.InFlightBytes = r.d.laneBytes(lanesOf(ctx, f, src))
 	cfg.DrainLimit, cfg.Logger = r.d.cfg.DrainLimit, r.log
 	cfg.Urge = func() { signal(r.d.urged) }
 	cfg.Pause = r.autoPause
-	pipe := pipeline.New(cfg, src, set, out)
+	if r.outs.tell != nil {
+		cfg.Tell = r.outs.tell.tell
+	}
+	pipe := pipeline.New(cfg, src, set, r.outs.deliveries())
 	r.pipe.Store(pipe)
 	ended := make(chan error, 1)
 	go func() { ended <- pipe.Run(ctx) }()
+	back := newRetrying(r, pipe)
+	var beside sync.WaitGroup
+	beside.Go(func() { back.run(ctx) })
+	beside.Go(func() { r.watch(ctx, pipe) })
 	r.attend(ctx, pipe, src)
+	beside.Wait()
 
-	// A lane whose delivery makes an attempt ends with it, or when the delivery
-	// is closed, which cuts off what is left.
-	hard := time.AfterFunc(r.d.cfg.DrainLimit, func() { _ = out.Close() })
+	// A lane whose delivery makes an attempt ends with it, or when the
+	// deliveries are closed, which cuts off what is left.
+	hard := time.AfterFunc(r.d.cfg.DrainLimit, func() { _ = r.outs.Close() })
 	defer hard.Stop()
 	err = <-ended
-	if e := out.Close(); e != nil {
-		r.log.Warn("close delivery", "err", e)
+	if e := r.outs.Close(); e != nil {
+		r.log.Warn("close deliveries", "err", e)
 	}
+	back.close(background)
 	r.commitLast(background, pipe)
 	return err
+}
+
+// parts makes what a runner's flow runs with.
+func (d *Daemon) parts(r *runner, doc *flow.Flow) *parts {
+	return &parts{
+		connection: d.connection, secrets: secrets(d.cfg.Secrets), connections: d.connections, logger: r.log, fetchMaxBytes: d.cfg.FetchMaxBytes, follow: true,
+		onRetry: func() { r.retried.Add(1) }, ingest: r.ingest,
+	}
 }
 
 // commitLast commits what the flow has settled. Progress that the node's own
@@ -317,120 +359,12 @@ func (r *runner) discover(ctx context.Context, pipe *pipeline.Flow, src source) 
 }
 
 func (r *runner) key(p connector.Found) state.PartitionKey {
-	k := state.PartitionKey{Kind: r.flow.Source.Kind(), Topic: p.Topic, TopicID: p.TopicID, Broker: p.Broker, Source: p.Num}
-	if r.flow.Source.Kafka != nil {
-		k.Connection = r.flow.Source.Kafka.Connection
+	in := r.doc.Load().Source
+	k := state.PartitionKey{Kind: in.Kind(), Topic: p.Topic, TopicID: p.TopicID, Broker: p.Broker, Source: p.Num}
+	if in.Kafka != nil {
+		k.Connection = in.Kafka.Connection
 	}
 	return k
-}
-
-// openLanes opens a lane for every known partition of an own slot that has
-// none. It begins at the committed watermark; where nothing is committed, at
-// the flow's start, which is committed first, so that a later life does not
-// begin behind it.
-func (r *runner) openLanes(ctx context.Context, pipe *pipeline.Flow, src source) error {
-	partitions, err := r.d.store.Partitions(r.id)
-	if err != nil {
-		return err
-	}
-	slots, err := r.d.store.Slots(r.id)
-	if err != nil {
-		return err
-	}
-	open := pipe.Status()
-	var marks map[uint32]state.Watermark
-	for _, k := range partitions {
-		p := record.Partition{Topic: k.Topic, Broker: k.Broker, Num: k.Source}
-		if _, ok := open[p]; ok || int(k.Slot) >= len(slots) || !r.d.owns(slots[k.Slot]) {
-			continue
-		}
-		if marks == nil {
-			if marks, err = r.watermarks(); err != nil {
-				return err
-			}
-		}
-		if err := r.openLane(ctx, pipe, src, k, p, slots[k.Slot], marks); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *runner) watermarks() (map[uint32]state.Watermark, error) {
-	ws, err := r.d.store.Watermarks(r.id)
-	if err != nil {
-		return nil, err
-	}
-	m := make(map[uint32]state.Watermark, len(ws))
-	for _, w := range ws {
-		m[w.Part] = w
-	}
-	return m, nil
-}
-
-func (r *runner) openLane(ctx context.Context, pipe *pipeline.Flow, src source, k state.Partition, p record.Partition, slot state.Slot, marks map[uint32]state.Watermark) error {
-	own := pipeline.Ownership{Slot: uint32(k.Slot), Part: k.Part, Epoch: slot.Epoch}
-	cfg := pipeline.LaneConfig{Partition: p, Ownership: own}
-	if w, ok := marks[k.Part]; ok && w.Generation == r.generation {
-		cfg.Low, cfg.Ranges = w.Low, ledgerRanges(w.Ranges)
-		cfg.MayRepeat = pipeline.DefaultInFlight
-		filed, err := r.d.store.FailedSince(r.id, k.Part, w.Low)
-		if err != nil {
-			return err
-		}
-		for _, f := range filed {
-			cfg.Filed = append(cfg.Filed, pipeline.FiledKey{Offset: f.Offset, Path: f.Path})
-		}
-		return pipe.Open(cfg)
-	}
-	from, err := start(r.flow)
-	if err != nil {
-		return err
-	}
-	if r.newcomers[p] {
-		from = connector.Start{} // what was written before it was found is the flow's too
-	}
-	asking, cancel := context.WithTimeout(ctx, probe)
-	defer cancel()
-	if cfg.Low, err = src.Start(asking, p, from); err != nil {
-		return err
-	}
-	res, err := r.d.node.Propose(ctx, &state.Commit{Node: r.d.node.ID(), Incarnation: r.d.node.Incarnation(), Items: []state.CommitItem{{
-		Flow: r.id, Slot: k.Slot, Epoch: slot.Epoch, Part: k.Part, Low: cfg.Low, Generation: r.generation}}})
-	if err != nil {
-		return record.Errorf(record.Retryable, "commit the start of %s/%d: %w", p.Topic, p.Num, err)
-	}
-	if refused := res.Value.(*state.CommitResult).Refused; len(refused) > 0 {
-		return record.Errorf(record.Retryable, "commit the start of %s/%d: %s", p.Topic, p.Num, refused[0].Reason)
-	}
-	return pipe.Open(cfg)
-}
-
-// lanesOf is how many lanes f may have: the partitions that are known, for a
-// new flow those that its source says it has.
-func lanesOf(ctx context.Context, f *state.Flow, src source) int64 {
-	if f.Parts > 0 {
-		return int64(f.Parts)
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	found, err := src.Partitions(ctx)
-	if err != nil {
-		return int64(max(f.Slots, 1)) // discover tells
-	}
-	return int64(max(len(found), 1))
-}
-
-// laneBytes shares the node's window out among its lanes and as many new ones.
-func (d *Daemon) laneBytes(lanes int64) int {
-	d.mu.Lock()
-	for _, r := range d.runners {
-		if pipe := r.pipe.Load(); pipe != nil {
-			lanes += int64(len(pipe.Partitions()))
-		}
-	}
-	d.mu.Unlock()
-	return int(max(256<<10, min(d.cfg.WindowBytes/lanes, pipeline.DefaultInFlightBytes)))
 }
 
 // lastEnds are the ends of partitions as last seen.

@@ -169,7 +169,7 @@ func TestConfigurationReachesTheNode(t *testing.T) {
 	h := newHarness(&fakeNode{err: errors.New("over")}, nil, "FLOWD_LIMITS__WINDOW=2MiB", "FLOWD_LISTEN=127.0.0.1:2")
 	h.run(t.Context(), []string{"run", "-c", file, "--listen", "127.0.0.1:0"})
 	h.got.Logger = nil
-	want := daemon.Config{Dir: "from-file", Secrets: "s", Listen: "127.0.0.1:0", Version: Version, WindowBytes: 2 << 20, PluginMemoryBytes: 128 << 10, Fuel: 1_200_000, FetchMaxBytes: 64 << 10}
+	want := daemon.Config{Dir: "from-file", Secrets: "s", Listen: "127.0.0.1:0", Version: Version, WindowBytes: 2 << 20, PluginMemoryBytes: 128 << 10, Fuel: 1_200_000, FetchMaxBytes: 64 << 10, SpillRate: 2000, SpillBytes: 1 << 30}
 	if !reflect.DeepEqual(h.got, want) {
 		t.Errorf("got %+v, want %+v", h.got, want)
 	}
@@ -177,7 +177,7 @@ func TestConfigurationReachesTheNode(t *testing.T) {
 	h = newHarness(&fakeNode{err: errors.New("over")}, nil)
 	h.run(t.Context(), []string{"run"})
 	h.got.Logger = nil
-	want = daemon.Config{Dir: "data", Listen: "127.0.0.1:7070", Version: Version, WindowBytes: 256 << 20, PluginMemoryBytes: 64 << 20, Fuel: 1_200_000, FetchMaxBytes: 8 << 20}
+	want = daemon.Config{Dir: "data", Listen: "127.0.0.1:7070", Version: Version, WindowBytes: 256 << 20, PluginMemoryBytes: 64 << 20, Fuel: 1_200_000, FetchMaxBytes: 8 << 20, SpillRate: 2000, SpillBytes: 1 << 30}
 	if !reflect.DeepEqual(h.got, want) {
 		t.Errorf("defaults: got %+v, want %+v", h.got, want)
 	}

@@ -82,7 +82,8 @@ func exitOf(sig os.Signal) int {
 func (p *program) life(ctx context.Context, cfg config.Config, logger *slog.Logger, started time.Time) error {
 	d, err := p.open(ctx, daemon.Config{
 		Dir: cfg.Data, Listen: cfg.Listen, Secrets: cfg.Secrets, Version: Version,
-		WindowBytes: cfg.Limits.Window, PluginMemoryBytes: cfg.Limits.PluginMemory, Fuel: cfg.Limits.Fuel, FetchMaxBytes: cfg.Kafka.FetchMaxBytes, CompileCommand: p.compile, Logger: logger,
+		WindowBytes: cfg.Limits.Window, PluginMemoryBytes: cfg.Limits.PluginMemory, Fuel: cfg.Limits.Fuel, FetchMaxBytes: cfg.Kafka.FetchMaxBytes,
+		SpillRate: cfg.Limits.SpillRate, SpillBytes: cfg.Limits.SpillBytes, CompileCommand: p.compile, Logger: logger,
 	})
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {

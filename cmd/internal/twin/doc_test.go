@@ -74,7 +74,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name != "regulator" || len(f.routes) != 1 || len(f.routes[0].answers) != 9 || f.seed != 7 {
+	if f.Name != "regulator" || len(f.routes) != 2 || len(f.routes[0].answers) != 9 || f.seed != 7 {
 		t.Errorf("%+v", f)
 	}
 	seen := map[string]bool{}

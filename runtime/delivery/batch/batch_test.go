@@ -213,6 +213,35 @@ func TestByKey(t *testing.T) {
 	}
 }
 
+func TestGroupsCanBeEnded(t *testing.T) {
+	b := batcher(t, Config{By: program(t, "value.k"), Wait: time.Minute})
+	now := time.Unix(0, 0)
+	one, two, none := rec(1, `{"k":"a"}`), rec(2, `{"k":"b"}`), rec(3, `{}`)
+	add(t, b, now, one, two, none)
+	group := func(r *record.Record) string {
+		g, err := b.Group(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	if group(one) == group(two) || group(two) == group(none) || group(one) != group(rec(9, `{"k":"a"}`)) {
+		t.Errorf("groups %q, %q, %q", group(one), group(two), group(none))
+	}
+	if got := b.End(group(two)); got == nil || len(got.Items) != 1 || got.Items[0].Record != two {
+		t.Errorf("ended %+v", got)
+	}
+	if b.End(group(two)) != nil {
+		t.Error("a group ended twice")
+	}
+	if records, _ := b.Waiting(); records != 2 || len(b.Flush()) != 2 {
+		t.Errorf("%d records wait", records)
+	}
+	if _, err := b.Group(rec(4, "{")); record.AsError(err) == nil {
+		t.Error("no error for a value that is not JSON")
+	}
+}
+
 func TestBadRecordsFailAlone(t *testing.T) {
 	for _, as := range []As{JSONArray, NDJSON} {
 		b := batcher(t, Config{As: as})

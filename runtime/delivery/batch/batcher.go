@@ -161,10 +161,7 @@ func (b *Batcher) Add(r *record.Record, now time.Time) ([]*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := "" // nil and empty keys are two
-	if by != nil {
-		name = "=" + string(by)
-	}
+	name := groupName(by)
 	var ready []*Batch
 	g := b.groups[name]
 	if g != nil && g.size+b.format.added(len(g.items), len(item.encoded)) > b.cfg.Bytes {
@@ -186,6 +183,34 @@ func (b *Batcher) Add(r *record.Record, now time.Time) ([]*Batch, error) {
 		ready = append(ready, b.take(g))
 	}
 	return ready, nil
+}
+
+// Group names those that Add would gather a record with. An error is Add's.
+func (b *Batcher) Group(r *record.Record) (string, error) {
+	if b.cfg.By == nil {
+		return "", nil
+	}
+	b.env.Reset(r)
+	defer b.env.Reset(nil)
+	by, err := b.cfg.By.Key(b.env)
+	return groupName(by), err
+}
+
+// groupName tells nil and empty keys apart.
+func groupName(by []byte) string {
+	if by == nil {
+		return ""
+	}
+	return "=" + string(by)
+}
+
+// End returns the batch of the group of a name before it is complete or due,
+// nil if none waits.
+func (b *Batcher) End(group string) *Batch {
+	if g := b.groups[group]; g != nil {
+		return b.take(g)
+	}
+	return nil
 }
 
 // item encodes a record.

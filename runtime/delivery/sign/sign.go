@@ -366,6 +366,23 @@ func (s *Signing) Do(ctx context.Context, r *Request, send func(context.Context,
 	}
 }
 
+// Credentials are the names of the headers and query parameters that s sends
+// credentials by: their values must not be shown.
+func (s *Signing) Credentials() (header, query []string) {
+	switch k := s.kind.(type) {
+	case *fixed:
+		if k.header != "" {
+			return []string{k.header}, nil
+		}
+		return nil, []string{k.query}
+	case *tokens:
+		return []string{k.cfg.Header}, nil
+	case *webToken:
+		return []string{k.cfg.Header}, nil
+	}
+	return nil, nil
+}
+
 // Redact hides secrets, and the credentials in a, in a text: a partner may
 // send back what it was sent. They are found as they are, escaped for a URL
 // and in base64. a may be nil.

@@ -21,12 +21,15 @@ func (j *judge) items(list []any, idField string) Verdicts {
 		return Verdicts{Items: out}
 	}
 	type said struct{ err *record.Error }
-	byID := make(map[string]said, len(list))
+	byID, first := make(map[string]said, len(list)), ""
 	for _, el := range list {
 		m, _ := el.(map[string]any)
 		id, ok := idText(m[idField])
 		if !ok {
 			continue
+		}
+		if len(byID) == 0 {
+			first = id
 		}
 		v := j.item(el)
 		if before, ok := byID[id]; ok && severity(before.err) >= severity(v) {
@@ -40,11 +43,23 @@ func (j *judge) items(list []any, idField string) Verdicts {
 			v, ok = byID[j.x.IDs[i]]
 		}
 		if !ok {
-			v.err = j.one(record.Retryable, 0, "the answer has no verdict on this item", 0)
+			v.err = j.one(record.Retryable, 0, missing(idField, j.x.IDs, i, first), 0)
 		}
 		out[i] = v.err
 	}
 	return Verdicts{Items: out}
+}
+
+// missing says that no element is about an item; first is the id of the first
+// one.
+func missing(field string, ids []string, item int, first string) string {
+	switch {
+	case first == "":
+		return fmt.Sprintf("no verdict on this item: no element has a field `%s` with a text or a whole number (see `item_id`)", field)
+	case item >= len(ids) || ids[item] == "":
+		return "no verdict on this item: its own id is nothing (see `record_id`)"
+	}
+	return fmt.Sprintf("no verdict on this item: no element has `%s` %q, the first one has %q (see `record_id`)", field, quote([]byte(ids[item])), quote([]byte(first)))
 }
 
 // idText is an id as text.
@@ -76,7 +91,7 @@ func (j *judge) one(c record.Class, code uint32, reason string, after time.Durat
 	}
 	if c == record.Retryable {
 		if e.RetryAfter = min(after, MaxRetryAfter); after == 0 {
-			e.RetryAfter = retryAfter(j.x.Response.Header, j.x.Now)
+			e.RetryAfter = RetryAfter(j.x.Response.Header, j.x.Now)
 		}
 	}
 	return e

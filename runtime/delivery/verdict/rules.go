@@ -166,12 +166,17 @@ func (r *Rules) Judge(x *Exchange) Verdicts {
 	if j.holds(r.retry) {
 		return Verdicts{All: failure(x, record.Retryable, "")}
 	}
-	if list, ok := j.list(r.each); ok && j.undecided == "" {
+	list, said := j.list(r.each)
+	if list != nil && j.undecided == "" {
 		return j.items(list, r.itemID)
 	}
 	ok := success(x.Response.Status)
 	if r.ok != nil {
 		ok = j.holds(r.ok)
+	}
+	if ok && j.undecided == "" && r.each != nil && !said {
+		// What items were refused is in the list, wherever that is.
+		j.undecided = fmt.Sprintf("each: `%s` is nothing in this answer", r.each.src)
 	}
 	switch {
 	case ok && j.undecided == "":
@@ -237,8 +242,9 @@ func (j *judge) holds(r *rule) bool {
 	return v
 }
 
-// list is the value of each; false if there is none or it gives no list.
-func (j *judge) list(r *rule) ([]any, bool) {
+// list is the list that each gives, nil if there is none; said: it is true
+// instead, and there is nothing to say about single items.
+func (j *judge) list(r *rule) (list []any, said bool) {
 	if r == nil {
 		return nil, false
 	}
@@ -247,11 +253,22 @@ func (j *judge) list(r *rule) ([]any, bool) {
 		j.doubt(r, err)
 		return nil, false
 	}
-	list, ok := v.([]any)
-	if !ok && v != nil {
+	switch v := v.(type) {
+	case nil:
+	case bool:
+		if v {
+			return nil, true
+		}
+		j.doubt(r, errors.New("the result is false"))
+	case []any:
+		if v == nil {
+			v = []any{}
+		}
+		return v, false
+	default:
 		j.doubt(r, errors.New("the result is no list"))
 	}
-	return list, ok
+	return nil, false
 }
 
 // doubt keeps the first reason why a rule could not be decided.

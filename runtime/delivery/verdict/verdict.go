@@ -15,7 +15,8 @@
 //  1. reject is true: all is rejected.
 //  2. retry is true: all is tried again.
 //  3. each gives a list: a verdict for each item, see below.
-//  4. ok is true, or there is no ok and the status is 200 to 299.
+//  4. ok is true, or there is no ok and the status is 200 to 299; not if there
+//     is an each: an answer without its list says nothing about the items.
 //  5. The status is 401 or 403: class config.
 //  6. There is a retry and no reject: all is rejected.
 //  7. All is tried again.
@@ -46,7 +47,9 @@
 //     a message (message, error or reason), a code (an int) and retry_after
 //     (seconds).
 //
-// nil is no list. An element that is none of these, an item without one, and
+// nil is no list, and then the answer is not ok; true in its place says that
+// there is nothing to say about single items, and the other rules decide:
+// `response.body.results ?? true`. An element that is none of these, an item without one, and
 // all items when a list without ids has not their number, are tried again with
 // the reason. Where several elements have one id the worst counts.
 package verdict
@@ -185,7 +188,7 @@ func failure(x *Exchange, c record.Class, reason string) *record.Error {
 	}
 	switch c {
 	case record.Retryable:
-		e.RetryAfter = retryAfter(x.Response.Header, x.Now)
+		e.RetryAfter = RetryAfter(x.Response.Header, x.Now)
 	case record.Config:
 		e.Message += ": correct the connection's auth or the delivery's `sign`"
 	}
@@ -208,9 +211,9 @@ func quote(body []byte) string {
 	return strings.Join(strings.Fields(strings.ToValidUTF8(string(body), "\uFFFD")), " ")
 }
 
-// retryAfter is the wait that an answer asks for, in seconds or as a date; 0
-// if it asks for none.
-func retryAfter(header []record.Header, now time.Time) time.Duration {
+// RetryAfter is the wait that an answer asks for, in seconds or as a date, at
+// most MaxRetryAfter; 0 if it asks for none.
+func RetryAfter(header []record.Header, now time.Time) time.Duration {
 	for _, h := range header {
 		if !strings.EqualFold(h.Key, "Retry-After") {
 			continue

@@ -1,0 +1,130 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace-io/millrace/runtime/delivery/sign"
+	"github.com/millrace-io/millrace/runtime/delivery/verdict"
+	"github.com/millrace-io/millrace/runtime/expr"
+	"github.com/millrace-io/millrace/runtime/record"
+)
+
+// result is what became of an attempt.
+type result struct {
+	// all is the error of all items, each those of single ones; both nil: the
+	// partner has taken them.
+	all  *record.Error
+	each []*record.Error
+	// exchange is what was sent and answered, if something failed.
+	exchange *record.Exchange
+	canceled bool
+}
+
+func (r *result) of(i int) *record.Error {
+	if r.each != nil {
+		return r.each[i]
+	}
+	return r.all
+}
+
+// attempt shapes, signs and sends the request of a unit and judges the answer.
+// It holds no lock.
+func (e *Engine) attempt(u *unit, pa *pass) result {
+	var req *sign.Request
+	var err error
+	if u.batch != nil {
+		req, err = e.cfg.Build.Batch(u.batch)
+	} else {
+		req, err = e.cfg.Build.Request(u.items[0].rec, nil)
+	}
+	if err != nil {
+		return result{all: e.cfg.Redact.of(nil).error(record.AsError(err))}
+	}
+	var (
+		sent *sign.Request // the last one
+		resp *verdict.Response
+		each []*record.Error
+	)
+	send := func(ctx context.Context, signed *sign.Request) (int, error) {
+		sent, each = signed, nil
+		var err error
+		if resp, err = e.cfg.Conn.send(ctx, pa, signed, e.cfg.Build.Timeout()); err != nil {
+			return 0, err
+		}
+		v := e.judge(u, signed, resp)
+		if each = v.Items; each != nil || v.All == nil {
+			return resp.Status, nil
+		}
+		return resp.Status, v.All
+	}
+	if e.cfg.Signer != nil {
+		err = e.cfg.Signer.Do(e.hard, req, send)
+		if err != nil && sent == nil && e.hard.Err() == nil && record.AsError(err).Class.Transient() {
+			e.cfg.Conn.failed(pa, err.Error(), false) // an access token cannot be had
+		}
+	} else {
+		_, err = send(e.hard, req)
+	}
+	switch {
+	case err == nil && each == nil:
+		return result{}
+	case err != nil && e.hard.Err() != nil:
+		return result{canceled: true}
+	case err != nil && errors.Is(err, context.Canceled):
+		err = record.Errorf(record.Retryable, "the request was cut off: %w", err)
+	}
+	red := e.cfg.Redact.of(sent)
+	r := result{exchange: red.exchange(sent, resp)}
+	if err != nil {
+		r.all = red.error(record.AsError(err))
+		return r
+	}
+	r.each = make([]*record.Error, len(each))
+	for i := range each {
+		r.each[i] = red.error(each[i])
+	}
+	return r
+}
+
+// ids are what answers call the records of a unit by; "" where that cannot be
+// computed.
+func (e *Engine) ids(u *unit) []string {
+	ids := make([]string, len(u.items))
+	if e.cfg.ItemID == nil {
+		for i, it := range u.items {
+			ids[i] = it.rec.ID()
+		}
+		return ids
+	}
+	env := expr.NewEnv()
+	for i, it := range u.items {
+		env.Reset(it.rec)
+		if id, err := e.cfg.ItemID.Key(env); err == nil {
+			ids[i] = string(id)
+		}
+	}
+	return ids
+}
+
+// judge asks what an answer means.
+func (e *Engine) judge(u *unit, sent *sign.Request, resp *verdict.Response) verdict.Verdicts {
+	if e.cfg.Judge == nil && resp.Status >= 200 && resp.Status <= 299 {
+		return verdict.Verdicts{} // as verdict.Default has it
+	}
+	x := &verdict.Exchange{
+		What:     sent.Method + " " + target(sent.URL),
+		Request:  verdict.Request{Method: sent.Method, URL: sent.URL.String(), Header: sent.Header, Body: sent.Body},
+		Response: *resp, Items: len(u.items), Now: time.Now(),
+	}
+	if e.cfg.Judge == nil {
+		return verdict.Default(x)
+	}
+	x.IDs = e.ids(u)
+	v := e.cfg.Judge.Judge(x)
+	if v.Items != nil && len(v.Items) != len(u.items) {
+		return verdict.Verdicts{All: record.Errorf(record.Internal, "%s: %d verdicts on %d items", x.What, len(v.Items), len(u.items))}
+	}
+	return v
+}
