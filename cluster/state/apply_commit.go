@@ -98,12 +98,13 @@ func (c *Commit) apply(t *tx) (any, error) {
 		flows = append(flows, newFlowTx(t, id, c.At))
 		return flows[len(flows)-1]
 	}
+	carried := c.carried(func(id FlowID, n uint32) int { return items[key{id, n}] })
 	parts := make([]*partTx, len(c.Items)) // nil: refused
 	part := func(id FlowID, n uint32) *partTx { return parts[items[key{id, n}]] }
 	for i := range c.Items {
 		it := &c.Items[i]
 		f := flow(it.Flow)
-		p, reason := c.applyItem(t, it, f)
+		p, reason := c.applyItem(t, it, carried[i], f)
 		if reason != 0 {
 			res.Refused = append(res.Refused, RefusedItem{i, reason})
 			continue
@@ -112,7 +113,7 @@ func (c *Commit) apply(t *tx) (any, error) {
 	}
 	for i := range c.Failures {
 		f := &c.Failures[i]
-		if p := part(f.Flow, f.Part); p != nil && p.file(f.Entry) {
+		if p := part(f.Flow, f.Part); p != nil && next(&p.over.Failures) && p.file(f.Entry) {
 			res.Filed++
 			if c.tallyless {
 				p.w.base.Read++
@@ -121,13 +122,13 @@ func (c *Commit) apply(t *tx) (any, error) {
 	}
 	for i := range c.Gone {
 		g := &c.Gone[i]
-		if p := part(g.Flow, g.Part); p != nil {
+		if p := part(g.Flow, g.Part); p != nil && next(&p.over.Gone) {
 			p.remove(g.Offset, g.Path)
 		}
 	}
 	for i := range c.Keeps {
 		k := &c.Keeps[i]
-		if p := part(k.Flow, k.Part); p != nil {
+		if p := part(k.Flow, k.Part); p != nil && next(&p.over.Keeps) {
 			p.keep(k.Entry, k.raw)
 		}
 	}
@@ -135,6 +136,9 @@ func (c *Commit) apply(t *tx) (any, error) {
 		it := &c.Items[i]
 		if parts[i] == nil {
 			continue
+		}
+		if it.Counted {
+			parts[i].balance(carried[i], it.Grown)
 		}
 		if len(it.Requests) > 0 {
 			parts[i].rememberRequests(it.Requests)
@@ -154,8 +158,36 @@ func (c *Commit) apply(t *tx) (any, error) {
 	return res, nil
 }
 
+// carried is what a life has carried with this Commit, by item.
+func (c *Commit) carried(item func(FlowID, uint32) int) []EntryCount {
+	out := make([]EntryCount, len(c.Items))
+	for i := range c.Items {
+		out[i] = c.Items[i].Carried
+	}
+	for i := range c.Failures {
+		out[item(c.Failures[i].Flow, c.Failures[i].Part)].Failures++
+	}
+	for i := range c.Keeps {
+		out[item(c.Keeps[i].Flow, c.Keeps[i].Part)].Keeps++
+	}
+	for i := range c.Gone {
+		out[item(c.Gone[i].Flow, c.Gone[i].Part)].Gone++
+	}
+	return out
+}
+
+// next reports whether the next entry is to be applied, over being how many
+// were applied by an earlier Commit.
+func next(over *uint64) bool {
+	if *over == 0 {
+		return true
+	}
+	*over--
+	return false
+}
+
 // applyItem sets the watermark and the tally, to be written when all is done.
-func (c *Commit) applyItem(t *tx, it *CommitItem, f *flowTx) (*partTx, Reason) {
+func (c *Commit) applyItem(t *tx, it *CommitItem, carried EntryCount, f *flowTx) (*partTx, Reason) {
 	switch {
 	case f.head == nil:
 		return nil, UnknownFlow
@@ -183,9 +215,15 @@ func (c *Commit) applyItem(t *tx, it *CommitItem, f *flowTx) (*partTx, Reason) {
 	if w.epoch == it.Epoch && (it.Life < w.number || it.Life == w.number && it.Tally.before(&w.life)) {
 		return nil, Behind
 	}
+	if it.Counted && w.epoch == it.Epoch && w.number == it.Life && carried.before(&w.carried) {
+		return nil, Behind
+	}
 	w.Low, w.Ranges, w.Generation, w.Deploy = it.Low, it.Ranges, it.Generation, it.Deploy
 	w.enter(it.Epoch, it.Life, &it.Tally)
 	p.dirty = true
+	if it.Counted {
+		p.counted, p.over, p.entries = true, w.carried.beyond(&it.Carried), w.entries()
+	}
 	return p, 0
 }
 

@@ -32,6 +32,11 @@ type partTx struct {
 	part  uint32
 	w     Watermark
 	dirty bool // w is to be written
+	// counted: the item of a Commit says which of its entries are new. over are
+	// those that are not; entries is how many there were before.
+	counted bool
+	over    EntryCount
+	entries int64
 	// holds are those whose first entry may have to be un-parked.
 	holds map[uint64]bool
 }
@@ -82,18 +87,30 @@ func (f *flowTx) finish() {
 	}
 }
 
-// file puts a failure in the queue, unless it is there; its emission is no
-// longer kept.
+// balance ends an item that is counted: what its entries did not add took the
+// place of others.
+func (p *partTx) balance(carried EntryCount, grown int64) {
+	w := &p.w
+	if short := grown - w.grown - (w.entries() - p.entries); short != 0 {
+		w.base.drop(DroppedReplaced, short)
+	}
+	w.carried, w.grown = carried, grown
+}
+
+// file puts a failure in the queue, unless it is there or one of a newer
+// generation is; its emission is no longer kept.
 func (p *partTx) file(e *record.Entry) bool {
 	in := &e.Input
 	if generation, was := p.remove(in.Offset, in.Path); was && generation < e.Generation {
 		p.w.base.drop(DroppedReplaced, 1)
 	}
+	value := EncodeEntry(e)
 	key := failureIdxKey(p.f.id, p.part, in.Offset, in.Path)
 	if v, filed := p.t.get(key); filed {
 		old, err := decodeFailureIdx(v)
 		p.t.fault(err)
-		if p.t.err != nil || p.t.filedGeneration(p.f.id, old) >= e.Generation {
+		generation := p.t.filedGeneration(p.f.id, old)
+		if p.t.err != nil || generation > e.Generation || old.size == uint64(len(value)) && old.hash == hashKV(failureKey(p.f.id, old.seq), value) {
 			return false
 		}
 		p.unfile(key, old)
@@ -101,7 +118,6 @@ func (p *partTx) file(e *record.Entry) bool {
 	}
 	q := &p.f.queue
 	q.last++
-	value := EncodeEntry(e)
 	entry := failureKey(p.f.id, q.last)
 	h := hashKV(entry, value)
 	p.t.hash += h
@@ -204,7 +220,7 @@ func (p *partTx) keep(e *record.Retry, raw []byte) {
 	q := &p.f.queue
 	old, had := p.t.get(key)
 	switch {
-	case had && string(old) == string(raw), !had && p.filedSince(in.Offset, in.Path, e.Generation):
+	case had && string(old) == string(raw), !had && !p.makeWay(in.Offset, in.Path, e.Generation):
 		return
 	case had:
 		h, err := decodeRetryHead(old)
@@ -233,19 +249,29 @@ func (p *partTx) keep(e *record.Retry, raw []byte) {
 	}
 }
 
-// filedSince reports whether an emission lies in the queue, in this reset
-// generation or a later one.
-func (p *partTx) filedSince(off int64, path record.Path, generation uint32) bool {
+// makeWay reports whether an emission may be kept in spite of what lies in the
+// queue. An entry of the same reset generation makes way if this one is known
+// to be new.
+func (p *partTx) makeWay(off int64, path record.Path, generation uint32) bool {
 	if p.w.filed == 0 {
-		return false
+		return true
 	}
-	v, filed := p.t.get(failureIdxKey(p.f.id, p.part, off, path))
+	key := failureIdxKey(p.f.id, p.part, off, path)
+	v, filed := p.t.get(key)
 	if !filed {
-		return false
+		return true
 	}
 	idx, err := decodeFailureIdx(v)
 	p.t.fault(err)
-	return err == nil && p.t.filedGeneration(p.f.id, idx) >= generation
+	if p.t.err != nil {
+		return false
+	}
+	was := p.t.filedGeneration(p.f.id, idx)
+	if was == generation && p.counted {
+		p.unfile(key, idx)
+		return p.t.err == nil
+	}
+	return was < generation
 }
 
 // remove takes a kept entry away, if there is one, and answers its reset

@@ -229,9 +229,25 @@ type CommitItem struct {
 	Life uint64
 	// Tally of that life.
 	Tally Tally
+	// Counted says that Carried and Grown are set: then every entry of the life
+	// is applied once, however often and with whatever else it is proposed.
+	// Without it an entry is told from a repeated one by its bytes.
+	Counted bool
+	// Carried is what earlier Commits of the life had of this partition; what
+	// of it was applied is passed over. The entries of a life come in one order.
+	Carried EntryCount
+	// Grown is by how much the entries of the partition grow with all that the
+	// life has carried, this Commit included, if none of them takes the place of
+	// another one: such count as DroppedReplaced.
+	Grown int64
 	// Requests by which records of the partition are known to who sent them;
 	// remembered for a time.
 	Requests []Request
+}
+
+// EntryCount counts what Commits carry of a partition.
+type EntryCount struct {
+	Failures, Keeps, Gone uint64
 }
 
 // Request names a record of a source whose sender repeats what was not
@@ -277,12 +293,14 @@ type CommitGone struct {
 // entirely, with all that belongs to it, or not at all; see Reason. Its result
 // is a *CommitResult. A Commit may be proposed again: it then changes nothing.
 //
-// A failure that was filed before, by flow, partition, offset and path, in the
-// same reset generation, keeps its number and its first entry; one of an older
-// generation is replaced. Its emission is no longer kept.
+// A failure equal to what lies in the queue, by flow, partition, offset and path,
+// changes nothing, nor does one of an older reset generation; any other takes
+// that entry's place, under a new number, and the one that gave way counts as
+// DroppedReplaced. Its emission is no longer kept.
 //
-// Failures come first, then Gone, then Keeps. A Keep of an emission that lies
-// in the queue, or of an older generation than what is kept of it, is ignored.
+// Failures come first, then Gone, then Keeps. A Keep of an older generation than
+// what is kept or filed of its emission is ignored. One of an emission that lies
+// in the queue takes its place if the item is Counted, and is ignored otherwise.
 // Among entries with the same Hold that is not 0, one is parked while an earlier
 // one is there, except one of the same batch (Group); to keep an entry parks
 // those that follow it. When the first is gone, the next ones become due at

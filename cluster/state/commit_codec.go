@@ -7,7 +7,9 @@ const (
 	itemRelease byte = 1 << iota
 	// itemRequests: requests follow the tally.
 	itemRequests
-	itemFlags = itemRelease | itemRequests
+	// itemCounted: what was carried and by how much it grew follows the tally.
+	itemCounted
+	itemFlags = itemRelease | itemRequests | itemCounted
 )
 
 func (c *Commit) append(b []byte) []byte {
@@ -26,7 +28,13 @@ func (c *Commit) append(b []byte) []byte {
 		if len(it.Requests) > 0 {
 			flags |= itemRequests
 		}
+		if it.Counted {
+			flags |= itemCounted
+		}
 		b = it.Tally.append(putUint(append(b, flags), it.Life))
+		if it.Counted {
+			b = putInt(it.Carried.append(b), it.Grown)
+		}
 		if flags&itemRequests != 0 {
 			b = putUint(b, uint64(len(it.Requests)))
 			for _, r := range it.Requests {
@@ -120,6 +128,9 @@ func (it *CommitItem) decode(d *decoder) {
 	}
 	it.Release, it.Life = flags&itemRelease != 0, d.uint()
 	it.Tally = d.tally()
+	if it.Counted = flags&itemCounted != 0; it.Counted {
+		it.Carried, it.Grown = d.entryCount(), d.int()
+	}
 	if flags&itemRequests != 0 {
 		n := d.count(9)
 		if n == 0 {
@@ -149,6 +160,14 @@ func (t *Tally) append(b []byte) []byte {
 		b = putInt(putString(b, d.Reason), d.N)
 	}
 	return b
+}
+
+func (n *EntryCount) append(b []byte) []byte {
+	return putUint(putUint(putUint(b, n.Failures), n.Keeps), n.Gone)
+}
+
+func (d *decoder) entryCount() EntryCount {
+	return EntryCount{Failures: d.uint(), Keeps: d.uint(), Gone: d.uint()}
 }
 
 func (d *decoder) tally() (t Tally) {

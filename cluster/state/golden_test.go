@@ -130,7 +130,7 @@ func sampleCommands() []Command {
 		&Assign{[]SlotAssignment{{7, 1, nodeA, 3}, {7, 2, uuid.Nil, 0}}, 12},
 		&Commit{Node: nodeA, Incarnation: 3, Items: []CommitItem{
 			{Flow: 7, Slot: 1, Epoch: 9, Part: 1, Low: 100, Ranges: []Range{{102, 105}, {107, 108}}, Generation: 2, Deploy: 4, Life: 11, Tally: someTally(),
-				Requests: []Request{{"req-7", 0xfeed}, {"req-8", 1}}},
+				Counted: true, Carried: EntryCount{1000, 2, 300}, Grown: -5, Requests: []Request{{"req-7", 0xfeed}, {"req-8", 1}}},
 			{Flow: 7, Slot: 2, Epoch: 9, Part: 2, Low: 1 << 40, Release: true}},
 			Failures: []CommitFailure{{7, 1, fullEntry()}, {7, 1, omitted}},
 			Keeps:    []CommitRetry{{Flow: 7, Part: 1, Entry: fullRetry()}, {Flow: 7, Part: 2, Entry: plainRetry()}},
@@ -212,7 +212,7 @@ func TestValuesGolden(t *testing.T) {
 	dep := &Deployment{Flow: 7, Generation: 5, Revision: 4, Pins: pins, At: 3}
 	par := PartitionKey{"kafka", "main", "orders", [16]byte{9}, "b", 2}
 	wm := Watermark{Part: 3, Low: 100, Ranges: []Range{{103, 107}, {110, 111}}, Generation: 1, Deploy: 5,
-		account: account{base: someTally(), life: Tally{Read: 5, Flying: 5}, epoch: 9, number: 11, filed: 3, kept: 2}}
+		account: account{base: someTally(), life: Tally{Read: 5, Flying: 5}, epoch: 9, number: 11, carried: EntryCount{1000, 2, 300}, grown: -5, filed: 3, kept: 2}}
 	slot := Slot{Flow: 7, Slot: 2, Owner: nodeA, Incarnation: 3, Epoch: 4, Target: nodeA, Layout: 1, Deaths: 2, Quarantine: true}
 	con := &Connection{"main", []byte("connection: v1"), 2, 3}
 	plugins := []Plugin{{digestA, "default", "orders", "1.0.0", 99, "stage/1", "call", []byte("{}"), 5, 6}, {digestA, "default", "other", "1.0.0", 99, "stage/1", "call", []byte("{}"), 3, 4}}
@@ -416,6 +416,7 @@ func TestFirstVersionsAreRead(t *testing.T) {
 	}
 	want.Keeps, want.Gone, want.At, want.tallyless = nil, nil, 0, true
 	want.Items[0].Life, want.Items[0].Tally, want.Items[0].Requests = 0, Tally{}, nil
+	want.Items[0].Counted, want.Items[0].Carried, want.Items[0].Grown = false, EntryCount{}, 0
 	if c, err := DecodeCommand(raw["Commit"]); err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("commit: got %+v, %v; want %+v", c, err, want)
 	}

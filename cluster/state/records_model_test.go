@@ -44,6 +44,12 @@ type modelLane struct {
 	keeps []CommitRetry
 	fails []CommitFailure
 	gone  []CommitGone
+	again int64 // of keeps, those that take the place of what they come from
+	// carried is what Commits have carried whose answers came, lost the last
+	// one if its answer did not: it is proposed again with the next.
+	carried EntryCount
+	grown   int64
+	lost    *Commit
 }
 
 // modelAttempt is an attempt at a kept entry that became several emissions.
@@ -262,6 +268,7 @@ func (m *recordsModel) attempt(t *rapid.T, l *modelLane) {
 		m.finish(l, a, k)
 	case 1:
 		l.keeps = append(l.keeps, m.keepOf(l, k, e.Generation))
+		l.again++
 		a.pending, a.left = 0, 0
 	default:
 		if len(k.Path) <= 8 {
@@ -291,12 +298,6 @@ func (m *recordsModel) child(t *rapid.T, l *modelLane) {
 func (m *recordsModel) finish(l *modelLane, a *modelAttempt, k record.EmissionKey) {
 	a.left--
 	own := a.entry.Input.EmissionKey()
-	if k != own && l.known[k] {
-		l.tally.Known++
-		a.pending--
-		m.finished(l, a)
-		return
-	}
 	switch rapid.IntRange(0, 3).Draw(m.t, "how") {
 	case 0:
 		l.tally.Delivered++
@@ -344,26 +345,41 @@ func (m *recordsModel) commit(t *rapid.T, l *modelLane) {
 	}
 	c := &Commit{Node: nodeA, Incarnation: 1, Items: []CommitItem{{Flow: m.flow, Slot: uint16(l.part), Epoch: l.epoch, Part: l.part, Low: low, Generation: m.generation, Deploy: 1, Life: l.life, Tally: tally}},
 		Failures: l.fails, Keeps: l.keeps, Gone: l.gone}
-	l.fails, l.keeps, l.gone = nil, nil, nil
+	l.grown += int64(len(l.fails)+len(l.keeps)-len(l.gone)) - l.again
+	c.Items[0].Counted, c.Items[0].Carried, c.Items[0].Grown = true, l.carried, l.grown
+	l.fails, l.keeps, l.gone, l.again = nil, nil, nil, 0
+	anew := *c
+	if l.lost != nil {
+		c.Failures, c.Keeps, c.Gone = slices.Concat(l.lost.Failures, c.Failures), slices.Concat(l.lost.Keeps, c.Keeps), slices.Concat(l.lost.Gone, c.Gone)
+	}
+	if l.lost = c; rapid.IntRange(0, 3).Draw(t, "answer") > 0 {
+		l.lost = nil
+		l.carried.Failures += uint64(len(c.Failures))
+		l.carried.Keeps += uint64(len(c.Keeps))
+		l.carried.Gone += uint64(len(c.Gone))
+	}
 	if r := m.apply(c).Value.(*CommitResult); len(r.Refused) > 0 {
 		t.Fatalf("refused: %+v", r.Refused)
 	}
-	for _, f := range c.Failures {
+	for _, f := range anew.Failures {
 		k := RetryKey{f.Part, f.Entry.Input.Offset, f.Entry.Input.Path}
 		delete(m.kept, k)
 		if gen, ok := m.filed[k]; !ok || gen < f.Entry.Generation {
 			m.filed[k] = f.Entry.Generation
 		}
 	}
-	for _, g := range c.Gone {
+	for _, g := range anew.Gone {
 		delete(m.kept, RetryKey{g.Part, g.Offset, g.Path})
 	}
-	for _, e := range c.Keeps {
+	for _, e := range anew.Keeps {
 		k := RetryKey{e.Part, e.Entry.Input.Offset, e.Entry.Input.Path}
 		filed, isFiled := m.filed[k]
 		kept, isKept := m.kept[k]
-		if !(isKept && kept > e.Entry.Generation || !isKept && isFiled && filed >= e.Entry.Generation) {
+		if !(isKept && kept > e.Entry.Generation || !isKept && isFiled && filed > e.Entry.Generation) {
 			m.kept[k] = e.Entry.Generation
+			if !isKept && isFiled && filed == e.Entry.Generation {
+				delete(m.filed, k)
+			}
 		}
 	}
 	if rapid.Bool().Draw(t, "again") {

@@ -256,9 +256,7 @@ func TestFailuresAreFiledOnce(t *testing.T) {
 		return accept[*CommitResult](f, &Commit{Node: nodeA, Incarnation: 1, Items: []CommitItem{{Flow: put.Flow, Epoch: 1, Part: 1, Low: low}}, Failures: failures})
 	}
 	commit(2, failure(put.Flow, 1, 0), failure(put.Flow, 1, 1))
-	changed := failure(put.Flow, 1, 1)
-	changed.Entry.Message = "another message"
-	if r := commit(5, changed, failure(put.Flow, 1, 4)); r.Filed != 1 || r.Queues[0].Entries != 3 || r.Queues[0].Last != 3 {
+	if r := commit(5, failure(put.Flow, 1, 1), failure(put.Flow, 1, 4)); r.Filed != 1 || r.Queues[0].Entries != 3 || r.Queues[0].Last != 3 {
 		t.Errorf("second commit: %+v", r)
 	}
 	if e, err := f.s.Failure(put.Flow, 2); err != nil || e.Message != "no" || e.Seq != 2 || e.Input.Offset != 1 || len(e.Input.Value) != 300 {
@@ -283,6 +281,21 @@ func TestFailuresAreFiledOnce(t *testing.T) {
 	some, err := f.s.Failures(put.Flow, 0, 0, func(e *record.Entry) bool { return e.Input.Offset != 1 })
 	if err != nil || len(some) != 2 || some[1].Seq != 3 {
 		t.Errorf("filtered: %v, %v", some, err)
+	}
+	changed := failure(put.Flow, 1, 1)
+	changed.Entry.Message = "another message"
+	if r := commit(5, changed); r.Filed != 1 || r.Queues[0].Entries != 3 || r.Queues[0].Last != 4 {
+		t.Errorf("another entry of an emission: %+v", r)
+	}
+	if e, err := f.s.Failure(put.Flow, 4); err != nil || e == nil || e.Message != "another message" || e.Input.Offset != 1 {
+		t.Errorf("the other entry: %+v, %v", e, err)
+	}
+	if e, err := f.s.Failure(put.Flow, 2); e != nil || err != nil {
+		t.Errorf("the entry that gave way: %+v, %v", e, err)
+	}
+	ps, err := f.s.Receipt(put.Flow)
+	if err != nil || len(ps) != 1 || !slices.Equal(ps[0].Dropped, []DropCount{{DroppedReplaced, 1}}) {
+		t.Errorf("receipt: %+v, %v", ps, err)
 	}
 }
 

@@ -36,7 +36,7 @@ type Options struct {
 	FS FS
 	// Logger; nil discards.
 	Logger *slog.Logger
-	// CacheBytes of Pebble's block cache; 0: 16 MiB.
+	// CacheBytes of Pebble's block cache; 0: 32 MiB.
 	CacheBytes int64
 	// MemTableBytes of one Pebble memtable; 0: 8 MiB.
 	MemTableBytes uint64
@@ -50,7 +50,7 @@ func (o *Options) defaults() {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 16 << 20
+		o.CacheBytes = 32 << 20
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 8 << 20

@@ -13,8 +13,8 @@ const (
 	DroppedQueue = "queue"
 	// DroppedExpired: taken out of the failure queue by its retention.
 	DroppedExpired = "expired"
-	// DroppedReplaced: an entry that gave way to one of a newer reset
-	// generation, whose record was read again.
+	// DroppedReplaced: an entry that gave way to another one of its emission,
+	// whose record was read again or ran again from where it had failed.
 	DroppedReplaced = "replaced"
 )
 
@@ -65,6 +65,16 @@ func (t *Tally) add(o *Tally) {
 	}
 }
 
+// dropped is how many were dropped for a reason.
+func (t *Tally) dropped(reason string) int64 {
+	for _, d := range t.Dropped {
+		if d.Reason == reason {
+			return d.N
+		}
+	}
+	return 0
+}
+
 // DroppedAll is the sum of the drops for all reasons.
 func (t *Tally) DroppedAll() (n int64) {
 	for _, d := range t.Dropped {
@@ -85,6 +95,10 @@ type account struct {
 	base, life Tally
 	// epoch and number name the present life.
 	epoch, number uint64
+	// carried is what of its entries was applied, and grown by how much they
+	// made the entries grow but for those that were replaced.
+	carried EntryCount
+	grown   int64
 	// filed and kept entries there are now.
 	filed, kept int64
 }
@@ -97,9 +111,24 @@ func (a *account) enter(epoch, number uint64, t *Tally) {
 		a.base.add(&a.life)
 		a.base.Read -= flying
 		a.base.Flying -= flying
+		a.carried, a.grown = EntryCount{}, 0
 	}
 	a.epoch, a.number, a.life = epoch, number, *t
 }
+
+// before reports whether n was counted earlier in the same life than o.
+func (n *EntryCount) before(o *EntryCount) bool {
+	return n.Failures < o.Failures || n.Keeps < o.Keeps || n.Gone < o.Gone
+}
+
+// beyond is how many n has that o does not.
+func (n *EntryCount) beyond(o *EntryCount) EntryCount {
+	return EntryCount{n.Failures - min(n.Failures, o.Failures), n.Keeps - min(n.Keeps, o.Keeps), n.Gone - min(n.Gone, o.Gone)}
+}
+
+// entries are all that there ever were, but for those that are no longer kept
+// nor filed for another reason than that they were replaced.
+func (a *account) entries() int64 { return a.filed + a.kept + a.base.dropped(DroppedReplaced) }
 
 // PartReceipt is what became of everything that was read from a partition, over
 // all lives and reset generations.

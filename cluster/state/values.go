@@ -164,8 +164,9 @@ func (d *decoder) ranges(low int64) []Range {
 	return ranges
 }
 
-// watermarkVersion is the version of a watermark with a receipt.
-const watermarkVersion = 2
+// watermarkVersion is the version of a watermark whose receipt counts entries;
+// version 2 had a receipt that did not, version 1 none.
+const watermarkVersion = 3
 
 // notBegun is the generation of a partition that has no watermark yet.
 const notBegun = 1<<32 - 1
@@ -175,7 +176,8 @@ func (w *Watermark) append(b []byte) []byte {
 	b = putUint(putUint(b, uint64(w.Generation)), uint64(w.Deploy))
 	b = putRanges(putInt(b, w.Low), w.Low, w.Ranges)
 	b = w.life.append(w.base.append(b))
-	return putInt(putInt(putUint(putUint(b, w.epoch), w.number), w.filed), w.kept)
+	b = putInt(putInt(putUint(putUint(b, w.epoch), w.number), w.filed), w.kept)
+	return putInt(w.carried.append(b), w.grown)
 }
 
 // decodeWatermark reads a watermark. One of the first version has no receipt:
@@ -191,6 +193,9 @@ func decodeWatermark(part uint32, b []byte) (w Watermark, err error) {
 		}
 		w.base, w.life = d.tally(), d.tally()
 		w.epoch, w.number, w.filed, w.kept = d.uint(), d.uint(), d.int(), d.int()
+		if version > 2 {
+			w.carried, w.grown = d.entryCount(), d.int()
+		}
 	})
 	return w, err
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/runtime/delivery/sign"
@@ -35,9 +36,9 @@ func (e *Engine) attempt(u *unit, pa *pass) result {
 	var req *sign.Request
 	var err error
 	if u.batch != nil {
-		req, err = e.cfg.Build.Batch(u.batch)
+		req, err = e.cfg.Build.batch(u.batch, e.identity(u))
 	} else {
-		req, err = e.cfg.Build.Request(u.items[0].rec, nil)
+		req, err = e.cfg.Build.request(u.items[0].rec, e.identity(u).Key(u.items[0].rec), nil, nil)
 	}
 	if err != nil {
 		return result{all: e.cfg.Redact.of(nil).error(record.AsError(err))}
@@ -50,10 +51,14 @@ func (e *Engine) attempt(u *unit, pa *pass) result {
 	send := func(ctx context.Context, signed *sign.Request) (int, error) {
 		sent, each = signed, nil
 		var err error
-		if resp, err = e.cfg.Conn.send(ctx, pa, signed, e.cfg.Build.Timeout()); err != nil {
+		var v verdict.Verdicts
+		works := func(resp *verdict.Response) bool { // a rule has decided on it
+			v = e.judge(u, signed, resp)
+			return final(v)
+		}
+		if resp, err = e.cfg.Conn.send(ctx, pa, signed, e.cfg.Build.Timeout(), works); err != nil {
 			return 0, err
 		}
-		v := e.judge(u, signed, resp)
 		if each = v.Items; each != nil || v.All == nil {
 			return resp.Status, nil
 		}
@@ -88,6 +93,20 @@ func (e *Engine) attempt(u *unit, pa *pass) result {
 	return r
 }
 
+// identity is that of the generation in which the records of a unit were read,
+// the last one: an attempt before an offset reset that did not name their
+// partition may have got through.
+func (e *Engine) identity(u *unit) Identity {
+	id := e.cfg.Build.id
+	if u.kept {
+		id.Generation = 0
+		for _, it := range u.items {
+			id.Generation = max(id.Generation, it.retry.Generation)
+		}
+	}
+	return id
+}
+
 // ids are what answers call the records of a unit by; "" where that cannot be
 // computed.
 func (e *Engine) ids(u *unit) []string {
@@ -108,6 +127,12 @@ func (e *Engine) ids(u *unit) []string {
 	return ids
 }
 
+// final reports whether nothing is to be tried again.
+func final(v verdict.Verdicts) bool {
+	again := func(e *record.Error) bool { return e != nil && e.Class.Transient() }
+	return !again(v.All) && !slices.ContainsFunc(v.Items, again)
+}
+
 // judge asks what an answer means.
 func (e *Engine) judge(u *unit, sent *sign.Request, resp *verdict.Response) verdict.Verdicts {
 	if e.cfg.Judge == nil && resp.Status >= 200 && resp.Status <= 299 {
@@ -117,6 +142,7 @@ func (e *Engine) judge(u *unit, sent *sign.Request, resp *verdict.Response) verd
 		What:     sent.Method + " " + target(sent.URL),
 		Request:  verdict.Request{Method: sent.Method, URL: sent.URL.String(), Header: sent.Header, Body: sent.Body},
 		Response: *resp, Items: len(u.items), Now: time.Now(),
+		Redact: e.cfg.Redact.Redactor(sent),
 	}
 	if e.cfg.Judge == nil {
 		return verdict.Default(x)

@@ -139,12 +139,14 @@ func (b *Builder) Request(r *record.Record, bind func(*expr.Env)) (*sign.Request
 // Batch shapes the request of one attempt to deliver a batch, whose body it
 // sends. Templates see the first record. The push's own headers replace those
 // that the form of the batch asks for.
-func (b *Builder) Batch(bt *batch.Batch) (*sign.Request, error) {
+func (b *Builder) Batch(bt *batch.Batch) (*sign.Request, error) { return b.batch(bt, b.id) }
+
+func (b *Builder) batch(bt *batch.Batch, id Identity) (*sign.Request, error) {
 	body, err := bt.Body()
 	if err != nil {
 		return nil, record.Errorf(record.Internal, "%w", err)
 	}
-	req, err := b.request(bt.Items[0].Record, b.id.BatchKey(bt), bt.Header(), nil)
+	req, err := b.request(bt.Items[0].Record, id.BatchKey(bt), bt.Header(), nil)
 	if err != nil {
 		return nil, err
 	}

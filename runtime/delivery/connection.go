@@ -196,7 +196,7 @@ func (c *Connection) Do(ctx context.Context, r *sign.Request, timeout time.Durat
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("connection %s: not sent: %w", c.cfg.Name, context.Canceled)
 	}
-	return c.send(ctx, pa, r, timeout)
+	return c.send(ctx, pa, r, timeout, func(*verdict.Response) bool { return false })
 }
 
 // handOver is the runner of a request that another goroutine makes.
@@ -212,7 +212,7 @@ func (h handOver) start(pa *pass) *pass {
 const staleToken = 100 * time.Millisecond
 
 // send makes a request of a pass and tells the breaker what became of it.
-func (c *Connection) send(ctx context.Context, pa *pass, r *sign.Request, timeout time.Duration) (*verdict.Response, error) {
+func (c *Connection) send(ctx context.Context, pa *pass, r *sign.Request, timeout time.Duration, works func(*verdict.Response) bool) (*verdict.Response, error) {
 	pa.sent++
 	if c.limiter != nil && (pa.sent > 1 || time.Since(pa.at) > staleToken) {
 		if err := c.limiter.Wait(ctx); err != nil {
@@ -221,14 +221,15 @@ func (c *Connection) send(ctx context.Context, pa *pass, r *sign.Request, timeou
 	}
 	c.begun(time.Now())
 	resp, err := c.cfg.Send(ctx, r, timeout)
+	decided := err == nil && works(resp)
 	now := time.Now()
 	switch {
 	case err != nil && ctx.Err() != nil:
 	case err != nil:
 		if e := record.AsError(err); e.Class.Transient() {
-			c.failed(pa, e.Error(), false)
+			c.failed(pa, (&RedactConfig{}).Redactor(r)(e.Error()), false)
 		}
-	case resp.Status >= 500:
+	case resp.Status >= 500 && !decided:
 		c.patience(resp, now)
 		doubtful := resp.Status != 502 && resp.Status != 503 && resp.Status != 504
 		c.failed(pa, fmt.Sprintf("%s %s://%s: status %d", r.Method, r.URL.Scheme, r.URL.Host, resp.Status), doubtful)

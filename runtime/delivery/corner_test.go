@@ -66,6 +66,44 @@ func TestParkedOnceOnly(t *testing.T) {
 }
 
 // A turn that nobody took is not saved up.
+// What was parked in an earlier round is let go by the state, together with one
+// that goes before it. That one fails again, which the state does not know yet.
+func TestParkedAgainBehindOneThatFailsLater(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := &partner{answer: always(503)}
+		recs := []record.Record{rec(0, "a"), rec(1, "a"), rec(2, "a")}
+		h := Hold("deliver", &recs[0])
+		e := engine(t, p, Config{Order: flow.OrderKey}, ConnectionConfig{})
+		defer closeEngine(t, e)
+		l := e.Open(part, []uint64{h, h, h})
+		give := func(want string, offsets ...int) {
+			t.Helper()
+			var its []record.Item
+			for _, o := range offsets {
+				its = append(its, record.Item{Record: recs[o], Retry: &record.Retry{Stage: "deliver", Hold: h}})
+			}
+			got := collect(t)
+			l.Deliver(t.Context(), its, got.done)
+			synctest.Wait()
+			if got.say(len(its)) != want {
+				t.Fatalf("%v: %s, want %s", offsets, got.say(len(its)), want)
+			}
+		}
+		give("keep park park", 0, 1, 2)
+		p.set(always(200))
+		give("ok", 0) // the state lets 1 and 2 go
+		p.set(always(503))
+		give("keep", 1)
+		p.set(always(200))
+		give("park", 2)
+		if p.offsets() != "0 0 1" {
+			t.Errorf("sent %s", p.offsets())
+		}
+		give("ok", 1)
+		give("ok", 2)
+	})
+}
+
 func TestTurnsAreNotSavedUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := &partner{}

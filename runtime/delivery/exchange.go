@@ -1,18 +1,24 @@
 package delivery
 
 import (
+	"encoding/base64"
 	"net/url"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/millrace-io/millrace/runtime/delivery/sign"
 	"github.com/millrace-io/millrace/runtime/delivery/verdict"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
-// MaxShown is how much of a body an Outcome's Exchange shows.
-const MaxShown = 4 << 10
+// MaxShown is how much of a body, of a URL and of a message an Outcome shows.
+// Of the headers of a request or an answer it shows maxHeaders in all, and of
+// a value maxHeader.
+const (
+	MaxShown   = 4 << 10
+	maxHeaders = 16 << 10
+	maxHeader  = 1 << 10
+)
 
 // RedactConfig says what is not shown of requests and answers, beside the
 // values of headers and parameters whose names speak for themselves
@@ -64,30 +70,52 @@ type redaction struct {
 	values []string // of the request's credentials; a partner may send them back
 }
 
+// Redactor hides what a request and its answer must not show in a text, which
+// is to be whole: what is cut after it cuts no secret. It serves one goroutine.
+func (c *RedactConfig) Redactor(r *sign.Request) func(string) string {
+	var red *redaction // most answers need none
+	return func(s string) string {
+		if red == nil {
+			red = c.of(r)
+		}
+		return red.text(s)
+	}
+}
+
 func (c *RedactConfig) of(r *sign.Request) *redaction {
 	red := &redaction{cfg: c}
 	if r == nil {
 		return red
 	}
 	for _, h := range r.Header {
-		if v := string(h.Value); c.header(h.Key) {
-			// Of `Bearer abc` the second part is the credential.
-			red.hide(v, v[strings.LastIndexByte(v, ' ')+1:])
+		if c.header(h.Key) {
+			red.hideHeader(string(h.Value))
 		}
 	}
 	for name, v := range params(r.URL.RawQuery) {
 		if c.param(name) {
 			plain, _ := url.QueryUnescape(v)
-			red.hide(v, plain)
+			red.values = append(red.values, v, plain)
 		}
 	}
 	return red
 }
 
-func (r *redaction) hide(values ...string) {
-	for _, v := range values {
-		if len(v) >= 4 { // shorter ones cannot be told from other text
-			r.values = append(r.values, v)
+// hideHeader hides a header's value and its parts: of `Bearer abc` the second
+// is the credential, of `Basic` what it stands for, and of parameters and
+// cookies those that are long.
+func (r *redaction) hideHeader(v string) {
+	last := v[strings.LastIndexByte(v, ' ')+1:]
+	r.values = append(r.values, v, last)
+	if len(v) > 6 && strings.EqualFold(v[:6], "Basic ") {
+		if pair, err := base64.StdEncoding.DecodeString(last); err == nil {
+			_, password, _ := strings.Cut(string(pair), ":")
+			r.values = append(r.values, string(pair), password)
+		}
+	}
+	for part := range strings.FieldsFuncSeq(v, func(c rune) bool { return c == ' ' || c == ';' || c == ',' }) {
+		if _, value, _ := strings.Cut(part, "="); len(value) >= 16 {
+			r.values = append(r.values, strings.Trim(value, `"`))
 		}
 	}
 }
@@ -108,14 +136,11 @@ func params(query string) func(yield func(name, value string) bool) {
 }
 
 func (r *redaction) text(s string) string {
-	for _, v := range r.values {
-		s = strings.ReplaceAll(s, v, hidden)
-	}
-	return r.cfg.text(s)
+	return r.cfg.text(sign.Conceal(s, r.values...))
 }
 
-// error hides credentials in an error's message. What it was caused by is let
-// go of, if the message changes.
+// error hides credentials in an error's message and bounds it. What it was
+// caused by is let go of, if the message changes.
 func (r *redaction) error(e *record.Error) *record.Error {
 	if e == nil {
 		return nil
@@ -124,7 +149,7 @@ func (r *redaction) error(e *record.Error) *record.Error {
 	if message == "" && e.Err != nil {
 		message = e.Err.Error()
 	}
-	shown := r.text(message)
+	shown, _ := verdict.Beginning([]byte(message), MaxShown, r.text)
 	if shown == message {
 		return e
 	}
@@ -139,12 +164,17 @@ func (r *redaction) exchange(req *sign.Request, resp *verdict.Response) *record.
 	if req == nil {
 		return nil
 	}
-	x := &record.Exchange{Method: req.Method, URL: r.text(r.url(req.URL)), RequestHeaders: r.headers(req.Header)}
+	x := &record.Exchange{Method: req.Method}
+	var urlCut, headersCut bool
+	x.URL, urlCut = verdict.Beginning([]byte(r.url(req.URL)), MaxShown, r.text)
+	x.RequestHeaders, headersCut = r.headers(req.Header)
 	x.RequestBody, x.RequestCut = r.body(req.Body)
+	x.RequestCut = x.RequestCut || urlCut || headersCut
 	if resp != nil {
-		x.Status, x.ResponseHeaders = resp.Status, r.headers(resp.Header)
+		x.Status = resp.Status
+		x.ResponseHeaders, headersCut = r.headers(resp.Header)
 		x.ResponseBody, x.ResponseCut = r.body(resp.Body)
-		x.ResponseCut = x.ResponseCut || resp.Truncated
+		x.ResponseCut = x.ResponseCut || headersCut || resp.Truncated
 	}
 	return x
 }
@@ -171,33 +201,27 @@ func (r *redaction) url(u *url.URL) string {
 // target names a URL without its query.
 func target(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPath() }
 
-func (r *redaction) headers(hs []record.Header) []record.Header {
+// headers are the first ones, and whether that is not all.
+func (r *redaction) headers(hs []record.Header) ([]record.Header, bool) {
 	out := make([]record.Header, 0, len(hs))
+	size, cut := 0, false
 	for _, h := range hs {
 		v := hidden
 		if !r.cfg.header(h.Key) {
-			v = r.text(string(h.Value))
+			var short bool
+			v, short = verdict.Beginning(h.Value, maxHeader, r.text)
+			cut = cut || short
+		}
+		if size += len(h.Key) + len(v); size > maxHeaders {
+			return out, true
 		}
 		out = append(out, record.Header{Key: h.Key, Value: []byte(v)})
 	}
-	return out
+	return out, cut
 }
 
-// body is the beginning of a body. Somewhat more is looked through than is
-// shown, so that no part of a secret stands at its end.
+// body is the beginning of a body.
 func (r *redaction) body(b []byte) ([]byte, bool) {
-	cut := len(b) > MaxShown
-	shown := []byte(r.text(string(b[:min(len(b), 2*MaxShown)])))
-	if len(shown) > MaxShown {
-		shown, cut = shown[:MaxShown], true
-		for i := 1; i < utf8.UTFMax && i < len(shown); i++ { // a character that was cut
-			if c := shown[len(shown)-i]; utf8.RuneStart(c) {
-				if !utf8.FullRune(shown[len(shown)-i:]) {
-					shown = shown[:len(shown)-i]
-				}
-				break
-			}
-		}
-	}
-	return shown, cut
+	shown, cut := verdict.Beginning(b, MaxShown, r.text)
+	return []byte(shown), cut
 }

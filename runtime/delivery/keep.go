@@ -156,32 +156,37 @@ func (l *Lane) keeps(it *item) bool {
 	return cfg.SpillAfter > 0 && cfg.Order != flow.OrderPartition && (it.retry != nil || it.rec.Size() <= cfg.MaxKeep)
 }
 
-// comesBack notes that a kept entry is under way again; mu is held.
+// comesBack notes that a kept entry is under way again. If it was parked, the
+// state has let it go since, and so it knew of those that were kept again before
+// that; of those kept again later it need not have known. mu is held.
 func (l *Lane) comesBack(it *item) {
 	k := l.keys[it.hash]
 	if k == nil {
 		return
 	}
 	id := it.rec.EmissionKey()
-	if i := slices.IndexFunc(k.kept, func(o kept) bool { return o.id == id }); i >= 0 {
-		it.parked = k.kept[i].parked
-		k.kept = slices.Delete(k.kept, i, i+1)
+	i := slices.IndexFunc(k.kept, func(o kept) bool { return o.id == id })
+	if i < 0 {
+		return
 	}
+	var stay []kept
+	for n, o := range k.kept {
+		if n != i && (n > i || !k.kept[i].parked || !less(o.id, id)) {
+			stay = append(stay, o)
+		}
+	}
+	k.kept = stay
 }
 
 // mustPark reports whether a kept entry came before one that it follows: the
 // state had let both go, that one failed again, and the state did not know
-// yet. If it was parked before, the state does know; mu is held.
+// yet. mu is held.
 func (l *Lane) mustPark(k *key, it *item) bool {
-	if it.retry.Hold == 0 || len(k.kept) == 0 {
+	if it.retry.Hold == 0 {
 		return false
 	}
 	id := it.rec.EmissionKey()
-	before := func(o kept) bool { return less(o.id, id) }
-	if it.parked {
-		k.kept = slices.DeleteFunc(k.kept, before)
-	}
-	return slices.ContainsFunc(k.kept, before)
+	return slices.ContainsFunc(k.kept, func(o kept) bool { return less(o.id, id) })
 }
 
 func less(a, b record.EmissionKey) bool {

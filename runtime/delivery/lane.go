@@ -87,9 +87,6 @@ type item struct {
 	retry *record.Retry // nil: from the source
 	hash  uint64        // of the key; 0 in OrderNone
 	unit  *unit         // nil while it is in none
-	// parked: it comes back from the state, where it was put without an
-	// attempt, behind others.
-	parked bool
 
 	history []record.Attempt
 	err     *record.Error // of the last attempt

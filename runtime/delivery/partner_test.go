@@ -171,7 +171,18 @@ func builder(t testing.TB, push *flow.HTTPPush) *Builder {
 	if push == nil {
 		push = &flow.HTTPPush{Method: "POST", Path: "/orders"}
 	}
-	b, err := NewBuilder(BuilderConfig{ID: "deliver", Push: push, Base: "http://partner.example", Scope: expr.Scope{Roots: expr.RecordRoots}, Identity: Identity{FlowUID: 1, Generation: 1}})
+	return newBuilder(t, push, 1)
+}
+
+// builderOf is a builder of a flow whose offsets were reset some times.
+func builderOf(t testing.TB, generation uint32) *Builder {
+	t.Helper()
+	return newBuilder(t, &flow.HTTPPush{Method: "POST", Path: "/orders"}, generation)
+}
+
+func newBuilder(t testing.TB, push *flow.HTTPPush, generation uint32) *Builder {
+	t.Helper()
+	b, err := NewBuilder(BuilderConfig{ID: "deliver", Push: push, Base: "http://partner.example", Scope: expr.Scope{Roots: expr.RecordRoots}, Identity: Identity{FlowUID: 1, Generation: generation}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func TestDiffOfDeliveries(t *testing.T) {
 		{"limits", kafka + "limits: { records: 90/m, pause_at: 100 }\n", out, kafka + "limits: { records: 2/s, pause_at: 200 }\n", out, "~ limits.records: 90/m -> 2/s\n~ limits.pause_at: 100 -> 200\n~ limits.resume_at: 50 -> 100"},
 		{"queue", kafka, out, kafka + "queue: { keep: 90m, entries: 10, bytes: 1MiB }\nrequeue: { every: 1h }\n", out, "+ queue.keep: 1h30m\n+ queue.entries: 10\n+ queue.bytes: 1MiB\n+ requeue: every 1h, at most 3 times"},
 		{"otherwise", kafka, out, kafka + "otherwise: { topic: kafka://main/failed }\n", out, "~ otherwise: queue -> topic kafka://main/failed\n~ out: push kafka://main/out -> push kafka://main/out (otherwise, aside)"},
-		{"ingest", "source: { ingest: { body: 1MiB } }\n", out, "source: { ingest: { body: 2MiB, sender: { hmac: sha256, key: { secret: a }, over: request.body, header: X } } }\n", out, "~ source: ingest -> ingest (ingest.body, ingest.sender)"},
+		{"ingest", "source: { ingest: { body: 1MiB } }\n", out, "source: { ingest: { body: 512KiB, sender: { hmac: sha256, key: { secret: a }, over: request.body, header: X } } }\n", out, "~ source: ingest -> ingest (ingest.body, ingest.sender)"},
 		{"a case", kafka, branch("", "", "drop"), kafka, strings.Replace(branch("", "", "pass"), "value.a == 2", "value.a == 3", 1), "~ split: branch (2 cases, else drop) -> branch (2 cases, else pass)"},
 		{"a condition", kafka, branch("", "", "drop"), kafka, strings.Replace(branch("", "", "drop"), "value.a == 2", "value.a == 3", 1), "~ split: branch (2 cases, else drop) -> branch (2 cases, else drop) (branch.cases)"},
 		{"into a case", kafka, branch("", "", "drop"), kafka, branch("{ id: f, filter: value.b > 1 }", "", "drop"), "+ f: filter value.b > 1"},

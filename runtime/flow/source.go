@@ -56,7 +56,7 @@ func (l *linter) source(n *node) Source {
 // Defaults and bounds of an ingest source.
 const (
 	defaultIngestBody        = 1 << 20
-	maxIngestBody            = 8 << 20
+	maxIngestBody            = 1 << 20
 	defaultIngestWait        = 30 * time.Second
 	maxIngestWait            = 5 * time.Minute
 	defaultIdempotencyHeader = "Idempotency-Key"

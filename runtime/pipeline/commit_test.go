@@ -119,15 +119,33 @@ func TestUnitIsSettledAsOne(t *testing.T) {
 
 func TestEntryIsBounded(t *testing.T) {
 	l := newLane(New(Config{}, nil, Linear(0, nil, pushInfo), only(nil)), LaneConfig{})
-	big := bytes.Repeat([]byte("x"), maxInput+1)
+	big := bytes.Repeat([]byte("x"), DefaultKeepInput+1)
 	for _, r := range []record.Record{
 		{Value: big},
 		{Key: big, Value: []byte("v")},
 		{Headers: []record.Header{{Key: "h", Value: big}}, Value: []byte("v")},
 	} {
 		e := l.entry(l.course, &StageInfo{ID: "one"}, &r, record.Failure{Err: record.Errorf(record.Rejected, "no")})
-		if entrySize(e) > maxInput || !e.InputOmitted || e.InputHash == 0 || e.Input.Value != nil {
+		if entrySize(e) > DefaultKeepInput || !e.InputOmitted || e.InputHash == 0 || e.Input.Value != nil {
 			t.Errorf("an entry of %d bytes, omitted %v, hash %x", entrySize(e), e.InputOmitted, e.InputHash)
+		}
+	}
+}
+
+// TestEntryKeepsWhatNobodyElseHas: KeepInput bounds an entry in place of the
+// default.
+func TestEntryKeepsWhatNobodyElseHas(t *testing.T) {
+	const keep = 3 << 20
+	l := newLane(New(Config{KeepInput: keep}, nil, Linear(0, nil, pushInfo), only(nil)), LaneConfig{})
+	at := bytes.Repeat([]byte("x"), keep)
+	for _, r := range []record.Record{
+		{Value: at},
+		{Key: at[:keep/2], Value: at},
+		{Value: append(at, 'x')},
+	} {
+		e := l.entry(l.course, &StageInfo{ID: "one"}, &r, record.Failure{Err: record.Errorf(record.Rejected, "no")})
+		if over := len(r.Value) > keep; e.InputOmitted != over || !over && (len(e.Input.Value) != keep || len(e.Input.Key) != len(r.Key)) {
+			t.Errorf("of %d and %d bytes the entry has %d and %d, omitted %v", len(r.Key), len(r.Value), len(e.Input.Key), len(e.Input.Value), e.InputOmitted)
 		}
 	}
 }

@@ -32,9 +32,8 @@ const (
 	// partition is paused. A pause throws fetched records away, so a lane
 	// that is only busy must not cause one.
 	stallLimit = 100 * time.Millisecond
-	// maxInput is the largest value that a failure entry keeps, and how large
-	// its key and headers may be together.
-	maxInput = 1 << 20
+	// DefaultKeepInput is the default of Config.KeepInput.
+	DefaultKeepInput = 1 << 20
 	// maxProgress is how many bytes of entries one Progress holds; a larger
 	// parcel travels alone.
 	maxProgress = 512 << 10
@@ -53,6 +52,10 @@ type Config struct {
 	// bytes. A larger record travels alone.
 	InFlight      int
 	InFlightBytes int
+	// KeepInput is the largest value that a failure entry keeps, and how many
+	// bytes its key and headers may have together; of larger ones the entry has
+	// the hash. A source that cannot be read again wants all of them kept.
+	KeepInput int
 	// DrainLimit is how long a soft stop waits for what is under way.
 	DrainLimit time.Duration
 	// Records is how many records a second the flow takes in, over all its
@@ -80,6 +83,9 @@ func (c *Config) defaults() {
 	}
 	if c.InFlightBytes <= 0 {
 		c.InFlightBytes = DefaultInFlightBytes
+	}
+	if c.KeepInput <= 0 {
+		c.KeepInput = DefaultKeepInput
 	}
 	if c.DrainLimit <= 0 {
 		c.DrainLimit = DefaultDrainLimit
@@ -262,6 +268,7 @@ func (f *Flow) Open(cfg LaneConfig) error {
 // start runs a lane; f.mu is held.
 func (f *Flow) start(l *lane) {
 	l.open(f.deliveries)
+	l.cfg.Held, l.cfg.Known = nil, nil // the lane has its own of both
 	f.src.Assign(l.cfg.Partition, l.cfg.Low)
 	f.wg.Go(func() { l.run(f.ctx) })
 }

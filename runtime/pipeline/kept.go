@@ -35,7 +35,12 @@ type arrival struct {
 // about to be committed, the others of a group of which one is about to be, and
 // one whose Via is not in via; and all once 256 of the partition or its
 // window's bytes are under way, but for the rest of a group of which one was
-// taken.
+// taken: then the lane is full.
+//
+// passed, if not nil, gets the Hold of whatever is passed over, and what has
+// one of them is passed over too: it must not go before the other. Who injects
+// the entries of a partition page by page gives the same one to all pages, and
+// none after the lane was full.
 //
 // Between reading the entries from the state and Inject there must be no Ack:
 // what it acknowledges as gone or as kept again would be tried once more.
@@ -43,24 +48,47 @@ type arrival struct {
 // via has, by Retry.Via, the stages that work in place of the flow's; they are
 // used as long as LaneStatus.UnderWay is not 0. What becomes of an entry is
 // reported as one: see Progress.
-func (f *Flow) Inject(p record.Partition, entries []*record.Retry, via map[string]Stage) (taken int) {
+func (f *Flow) Inject(p record.Partition, entries []*record.Retry, via map[string]Stage, passed map[uint64]bool) (taken int, full bool) {
 	f.mu.Lock()
 	l, running := f.lanes[p], f.ctx != nil && !f.stopped
 	f.mu.Unlock()
 	if l == nil || !running {
-		return 0
+		return 0, true
 	}
-	return l.inject(entries, via)
+	return l.inject(entries, via, passed)
 }
 
-func (l *lane) inject(entries []*record.Retry, via map[string]Stage) int {
-	n := 0
+// Behind says that more kept entries of a partition are due than its lane takes:
+// it takes no new records in until that is over. Otherwise every record of their
+// keys would be kept too, and what is kept would never become less.
+func (f *Flow) Behind(p record.Partition, behind bool) {
+	f.mu.Lock()
+	l := f.lanes[p]
+	f.mu.Unlock()
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	changed := l.backlog != behind
+	l.backlog = behind
+	l.mu.Unlock()
+	if changed && !behind {
+		l.kick()
+	}
+}
+
+func (l *lane) inject(entries []*record.Retry, via map[string]Stage, passed map[uint64]bool) (n int, full bool) {
 	l.mu.Lock()
 	if !l.halted && !l.fenced {
 		groups := map[string]bool{}
 		for _, e := range entries {
-			full := len(l.flights) >= maxFlights || l.flightB >= l.flow.cfg.InFlightBytes
-			if l.busy[e.Input.EmissionKey()] || l.gathering[e.Group] > 0 || full && (e.Group == "" || !groups[e.Group]) || e.Via != "" && via[e.Via] == nil {
+			stuffed := len(l.flights) >= maxFlights || l.flightB >= l.flow.cfg.InFlightBytes
+			rest := e.Group != "" && groups[e.Group]
+			if l.busy[e.Input.EmissionKey()] || l.gathering[e.Group] > 0 || e.Via != "" && via[e.Via] == nil || passed[e.Hold] || (full || stuffed) && !rest {
+				full = full || stuffed && !rest
+				if e.Hold != 0 && passed != nil {
+					passed[e.Hold] = true
+				}
 				continue
 			}
 			groups[e.Group] = true
@@ -73,7 +101,7 @@ func (l *lane) inject(entries []*record.Retry, via map[string]Stage) int {
 	if n > 0 {
 		l.kick()
 	}
-	return n
+	return n, full
 }
 
 // launch puts a kept entry under way; mu is held.

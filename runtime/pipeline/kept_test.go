@@ -102,7 +102,7 @@ func TestInjectBringsGroupsWhole(t *testing.T) {
 			entries = append(entries, e)
 		}
 		// 256 of all, and then the rest of the group: 128 + 350 in all.
-		if n := f.Inject(p, entries, nil); n != 128+350 {
+		if n, _ := f.Inject(p, entries, nil, nil); n != 128+350 {
 			t.Errorf("%d entries taken, want %d", n, 128+350)
 		}
 		synctest.Wait()
@@ -115,18 +115,18 @@ func TestInjectBringsGroupsWhole(t *testing.T) {
 			}
 		}
 		// Until the state knows that they are gone, they are not taken again.
-		if n := f.Inject(p, entries[:256], nil); n != 0 {
+		if n, _ := f.Inject(p, entries[:256], nil, nil); n != 0 {
 			t.Errorf("%d entries taken twice", n)
 		}
 		ps := f.Dirty()
 		if len(ps) != 1 || len(ps[0].Gone) != 478 || ps[0].Low != 100 || ps[0].Life != 7 {
 			t.Fatalf("progress %+v", ps)
 		}
-		if n := f.Inject(p, entries[:1], nil); n != 0 {
+		if n, _ := f.Inject(p, entries[:1], nil, nil); n != 0 {
 			t.Error("an entry was taken while its end is being committed")
 		}
 		f.Ack(ps[0], nil)
-		if n := f.Inject(p, entries[:1], nil); n != 1 {
+		if n, _ := f.Inject(p, entries[:1], nil, nil); n != 1 {
 			t.Error("an entry that was kept anew is not taken")
 		}
 	})
@@ -154,7 +154,7 @@ func TestGroupWaitsForItsLastCommit(t *testing.T) {
 			if kept = append(kept, p.Keeps...); len(kept) != n+1 {
 				t.Fatalf("%d entries after %d commits", len(kept), n+1)
 			}
-			if taken := f.Inject(src.parts[0], kept, nil); (taken > 0) != (n == 2) {
+			if taken, _ := f.Inject(src.parts[0], kept, nil, nil); (taken > 0) != (n == 2) {
 				t.Errorf("%d entries taken after %d commits of 3", taken, n+1)
 			}
 		}
@@ -177,7 +177,7 @@ func TestInjectIsBoundedByBytes(t *testing.T) {
 			e.Input.Value = make([]byte, 4<<10)
 			entries = append(entries, e)
 		}
-		if n := f.Inject(p, entries, nil); n != 3 {
+		if n, _ := f.Inject(p, entries, nil, nil); n != 3 {
 			t.Errorf("%d entries of 4 KiB under way, want as many as 10 KiB admit", n)
 		}
 	})
@@ -190,7 +190,7 @@ func TestEntryOfAStageThatIsGoneIsFiled(t *testing.T) {
 		defer stop()
 		e := entryAt("removed", 9)
 		e.History = []record.Attempt{{Message: "busy"}}
-		f.Inject(p, []*record.Retry{e}, nil)
+		f.Inject(p, []*record.Retry{e}, nil, nil)
 		synctest.Wait()
 		ps := f.Dirty()
 		if len(ps) != 1 || len(ps[0].Failures) != 1 || len(ps[0].Gone) != 1 {
@@ -234,7 +234,7 @@ func TestEntryThatBecameManyIsReportedAsOne(t *testing.T) {
 		defer stop()
 		e := entryAt("three", 9)
 		e.Requeues = 2
-		f.Inject(p, []*record.Retry{e}, nil)
+		f.Inject(p, []*record.Retry{e}, nil, nil)
 		synctest.Wait()
 		if ps := f.Dirty(); len(ps) != 0 || f.Status()[p].UnderWay != 1 {
 			t.Fatalf("progress %+v, status %+v", ps, f.Status()[p])
@@ -263,7 +263,7 @@ func TestEntryThatBecameManyIsReportedAsOne(t *testing.T) {
 		}
 		k.Due = 0
 		o.answer = taken
-		f.Inject(p, []*record.Retry{k}, nil)
+		f.Inject(p, []*record.Retry{k}, nil, nil)
 		synctest.Wait()
 		for _, p := range f.Dirty() {
 			f.Ack(p, nil)
@@ -302,7 +302,7 @@ func TestEntryThroughAnotherPlugin(t *testing.T) {
 		defer stop()
 		one, two, three := entryAt("one", 1), entryAt("one", 2), entryAt("one", 3)
 		one.Via, two.Via = "sha256:other", "sha256:other"
-		f.Inject(p, []*record.Retry{one, two, three}, map[string]Stage{"sha256:other": via})
+		f.Inject(p, []*record.Retry{one, two, three}, map[string]Stage{"sha256:other": via}, nil)
 		synctest.Wait()
 		if o.got() != "3" || string(o.call(0)[0].Record.Value) != "own" {
 			t.Errorf("calls %s", o.got())
@@ -327,7 +327,7 @@ func TestEntriesOfAUnitAreSettledAsOne(t *testing.T) {
 		o := &outlet{answer: func(record.Item) record.Outcome { <-slow; return record.Outcome{} }}
 		f, p, stop := idle(t, Config{}, Linear(1, []BoundStage{{unitStage{}, StageInfo{ID: "unit"}}}, pushInfo), o)
 		defer stop()
-		f.Inject(p, []*record.Retry{entryAt("unit", 1), entryAt("unit", 2), entryAt("unit", 3)}, nil)
+		f.Inject(p, []*record.Retry{entryAt("unit", 1), entryAt("unit", 2), entryAt("unit", 3)}, nil, nil)
 		synctest.Wait()
 		if ps := f.Dirty(); o.got() != "1" || len(ps) != 0 {
 			t.Errorf("calls %s, progress %+v", o.got(), ps)
@@ -350,7 +350,7 @@ func TestKeptEntriesStayWhereTheLaneEnds(t *testing.T) {
 		defer close(never)
 		o := &outlet{answer: func(record.Item) record.Outcome { <-never; return record.Outcome{} }}
 		f, p, stop := idle(t, Config{DrainLimit: second}, Linear(1, nil, pushInfo), o)
-		if f.Inject(p, []*record.Retry{entryAt("push", 1)}, nil) != 1 {
+		if n, _ := f.Inject(p, []*record.Retry{entryAt("push", 1)}, nil, nil); n != 1 {
 			t.Fatal("it was not taken")
 		}
 		synctest.Wait()
@@ -361,7 +361,7 @@ func TestKeptEntriesStayWhereTheLaneEnds(t *testing.T) {
 		if !o.closed {
 			t.Error("the outlet is open")
 		}
-		if f.Inject(p, []*record.Retry{entryAt("push", 2)}, nil) != 0 {
+		if n, _ := f.Inject(p, []*record.Retry{entryAt("push", 2)}, nil, nil); n != 0 {
 			t.Error("a flow that has ended takes entries")
 		}
 	})
@@ -372,7 +372,7 @@ func TestFencedLaneClosesItsOutlets(t *testing.T) {
 		o := &outlet{answer: taken}
 		f, p, stop := idle(t, Config{}, Linear(1, nil, pushInfo), o)
 		defer stop()
-		f.Inject(p, []*record.Retry{entryAt("push", 1)}, nil)
+		f.Inject(p, []*record.Retry{entryAt("push", 1)}, nil, nil)
 		synctest.Wait()
 		for _, p := range f.Dirty() {
 			f.Ack(p, record.Errorf(record.Fenced, "behind"))
@@ -407,7 +407,7 @@ func TestHeldEntriesOfTheOpening(t *testing.T) {
 		}
 		requeued := entryAt("push", 5) // of the failure queue: nobody counts it
 		requeued.Hold = 12
-		f.Inject(src.parts[0], []*record.Retry{entryAt("push", 2), requeued}, nil)
+		f.Inject(src.parts[0], []*record.Retry{entryAt("push", 2), requeued}, nil, nil)
 		synctest.Wait()
 		for _, p := range f.Dirty() {
 			if len(push.forgot) != 0 {

@@ -55,6 +55,8 @@ type lane struct {
 	queueB    int                            // guarded by mu; bytes of queue and of what is being committed
 	queued    uint64                         // guarded by mu; parcels that were ever in queue
 	durable   uint64                         // guarded by mu; and how many of them are committed
+	carried   Carried                        // guarded by mu; what they had
+	grown     int64                          // guarded by mu; and by how much the entries grew
 	low       int64                          // guarded by mu; as last collected
 	ranges    []ledger.Range                 // guarded by mu; as last collected
 	tally     Tally                          // guarded by mu; Flying is counted when it is asked for
@@ -70,6 +72,7 @@ type lane struct {
 	busy      map[record.EmissionKey]bool    // guarded by mu; kept entries that are under way or wait for a commit
 	held      map[record.EmissionKey]heldRef // guarded by mu; kept entries that outlets count
 	gathering map[string]int                 // guarded by mu; groups of which entries wait for a commit, and how many do
+	backlog   bool                           // guarded by mu; see Flow.Behind
 	arrived   []arrival                      // guarded by mu; flights that the lane has not looked at
 	asides    []aside                        // guarded by mu; for topics of `otherwise`
 	asiding   bool                           // guarded by mu; a goroutine sees to asides
@@ -347,7 +350,7 @@ func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) 
 	cfg := &l.flow.cfg
 	left := l.batch.Records[l.at:]
 	n := min(len(left), l.flow.callSize())
-	if l.queueB >= cfg.InFlightBytes || l.flow.isHeld() { // entries wait for a commit
+	if l.queueB >= cfg.InFlightBytes || l.backlog || l.flow.isHeld() { // entries wait for a commit
 		return nil, nil, false, false
 	}
 	if l.win.records+n > cfg.InFlight || l.win.ledger.InFlight()+n > max(maxSpan, 2*cfg.InFlight) {

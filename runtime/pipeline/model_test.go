@@ -26,6 +26,10 @@ type model struct {
 	life   uint64
 	base   Tally // of earlier lives
 	now    Tally
+	// carried is what the progress of this life has had, lasting how many entries
+	// there were before it.
+	carried Carried
+	lasting int64
 }
 
 type keptEntry struct {
@@ -50,7 +54,7 @@ func (m *model) apply(p *Progress, at int64) error {
 	m.low, m.ranges = p.Low, p.Ranges
 	if p.Life != m.life {
 		m.fold()
-		m.life = p.Life
+		m.life, m.carried, m.lasting = p.Life, Carried{}, m.entries()
 	} else if p.Tally.Read < m.now.Read || p.Tally.Split < m.now.Split || p.Tally.Delivered < m.now.Delivered || p.Tally.Known < m.now.Known {
 		return fmt.Errorf("tally goes back from %+v to %+v", m.now, p.Tally)
 	}
@@ -79,7 +83,21 @@ func (m *model) apply(p *Progress, at int64) error {
 	for h := range touched {
 		m.promote(h, at)
 	}
+	carried := Carried{p.Carried.Failures + uint64(len(p.Failures)), p.Carried.Keeps + uint64(len(p.Keeps)), p.Carried.Gone + uint64(len(p.Gone))}
+	if p.Carried.Failures > m.carried.Failures || p.Carried.Keeps > m.carried.Keeps || p.Carried.Gone > m.carried.Gone ||
+		carried.Failures < m.carried.Failures || carried.Keeps < m.carried.Keeps || carried.Gone < m.carried.Gone {
+		return fmt.Errorf("entries from %+v to %+v follow %+v", p.Carried, carried, m.carried)
+	}
+	m.carried = carried
+	if grown := m.entries() - m.lasting; p.Grown != grown {
+		return fmt.Errorf("entries grew by %d, the progress says by %d", grown, p.Grown)
+	}
 	return m.balance()
+}
+
+// entries are all that there are, and that were dropped from the queue.
+func (m *model) entries() int64 {
+	return int64(len(m.filed)+len(m.kept)) + m.base.Dropped["queue"]
 }
 
 func (m *model) keep(r *record.Retry, at int64) {

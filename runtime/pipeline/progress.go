@@ -3,6 +3,8 @@ package pipeline
 import (
 	"maps"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/millrace-io/millrace/runtime/ledger"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -84,10 +86,16 @@ type Progress struct {
 	// Failures are to be filed. Keeps are to be kept, or to replace what is
 	// kept of the same emission. Gone are kept entries that are done with;
 	// those that are filed in the same progress are among them.
-	Failures   []*record.Entry
-	Keeps      []*record.Retry
-	Gone       []record.EmissionKey
-	Tally      Tally
+	Failures []*record.Entry
+	Keeps    []*record.Retry
+	Gone     []record.EmissionKey
+	Tally    Tally
+	// Carried is how much the committed progress of this life had before, in the
+	// same order each time; after a failed commit what was in it comes again,
+	// at the beginning. Grown is by how much the life's entries grow with this
+	// one: its failures and fresh Keeps, less what is gone.
+	Carried    Carried
+	Grown      int64
 	Generation uint32 // of the Set that the lane works with
 	// Bytes is about the size of Failures, Keeps and Gone.
 	Bytes int
@@ -95,6 +103,9 @@ type Progress struct {
 	lane    *lane
 	parcels []parcel
 }
+
+// Carried counts entries of progress.
+type Carried struct{ Failures, Keeps, Gone uint64 }
 
 // goneSize is about what the name of an entry takes in a commit.
 const goneSize = 48
@@ -131,6 +142,58 @@ func (p *parcel) drop(k record.EmissionKey) {
 	p.bytes += goneSize
 }
 
+// shrink leaves out exchanges and, if need be, logs and all else that an entry
+// can do without.
+func (p *parcel) shrink() {
+	for _, less := range []func(e *record.Entry){
+		func(e *record.Entry) { e.Exchange = nil },
+		func(e *record.Entry) {
+			if e.Replay != nil && len(e.Replay.Logs) > 0 {
+				r := *e.Replay
+				r.Logs = nil
+				e.Replay = &r
+			}
+		},
+	} {
+		for _, e := range p.failures {
+			if p.bytes <= maxParcel {
+				return
+			}
+			p.bytes -= entrySize(e)
+			less(e)
+			p.bytes += entrySize(e)
+		}
+	}
+	for _, e := range p.failures {
+		if n := entrySize(e); n > maxEntry {
+			e.InputHash, e.InputOmitted, e.Input.Value = xxhash.Sum64(e.Input.Value), true, nil
+			p.bytes += entrySize(e) - n
+		}
+	}
+}
+
+// split takes the first entries off, as many as may be committed as one. The
+// kept entry that they come from is gone with the last ones only.
+func (p *parcel) split() (first parcel) {
+	for len(p.failures) > 0 && len(p.failures)+len(p.keeps) > 1 {
+		n := entrySize(p.failures[0])
+		if first.bytes > 0 && first.bytes+n > maxParcel {
+			return first
+		}
+		first.failures, p.failures = append(first.failures, p.failures[0]), p.failures[1:]
+		first.bytes, p.bytes = first.bytes+n, p.bytes-n
+	}
+	for len(p.keeps) > 1 {
+		n := p.keeps[0].Size()
+		if first.bytes > 0 && first.bytes+n > maxParcel {
+			return first
+		}
+		first.keeps, p.keeps = append(first.keeps, p.keeps[0]), p.keeps[1:]
+		first.bytes, p.bytes = first.bytes+n, p.bytes-n
+	}
+	return first
+}
+
 // balance is by how much its commit makes the entries grow.
 func (p *parcel) balance() int64 {
 	n := int64(len(p.failures) + len(p.keeps))
@@ -140,8 +203,29 @@ func (p *parcel) balance() int64 {
 	return n
 }
 
-// enqueue leaves a parcel for the next progress; mu is held.
+const (
+	// maxParcel is how many bytes of entries are committed as one: half of what
+	// a command may have, since entries are counted roughly.
+	maxParcel = 16 << 20
+	// maxEntry is above which size an entry is filed without its input.
+	maxEntry = 24 << 20
+)
+
+// enqueue leaves a parcel for the next progress; mu is held. One that is too
+// large loses what is said of its entries, and comes in several parts if that
+// is not enough: what came of a kept entry is named by the emission, so it may be
+// durable before the entry is gone.
 func (l *lane) enqueue(p parcel) {
+	if p.bytes > maxParcel {
+		p.shrink()
+	}
+	for p.bytes > maxParcel && len(p.failures)+len(p.keeps) > 1 {
+		l.push(p.split())
+	}
+	l.push(p)
+}
+
+func (l *lane) push(p parcel) {
 	l.queue = append(l.queue, p)
 	l.queueB += p.bytes
 	l.queued++
@@ -176,6 +260,10 @@ func (l *lane) progress() (Progress, bool) {
 		p.Low, p.Ranges = l.win.ledger.Low(), l.win.ledger.Ranges(nil)
 	}
 	p.Tally = l.count()
+	p.Carried, p.Grown = l.carried, l.grown
+	for i := range p.parcels {
+		p.Grown += p.parcels[i].balance()
+	}
 	return p, true
 }
 
@@ -207,6 +295,10 @@ func (l *lane) ack(p Progress, err error) {
 	} else {
 		l.queueB -= p.Bytes
 		l.durable += uint64(len(p.parcels))
+		l.carried.Failures += uint64(len(p.Failures))
+		l.carried.Keeps += uint64(len(p.Keeps))
+		l.carried.Gone += uint64(len(p.Gone))
+		l.grown = p.Grown
 		for _, k := range p.Keeps {
 			delete(l.busy, k.Input.EmissionKey())
 			l.gather(k.Group, -1)

@@ -199,7 +199,7 @@ func (w *world) step(last bool) error {
 	}
 	for i, p := range w.src.parts {
 		if w.rnd.IntN(2) == 0 || last {
-			w.flow.Inject(p, w.states[i].due(time.Now().UnixMilli()), nil)
+			w.flow.Inject(p, w.states[i].due(time.Now().UnixMilli()), nil, nil)
 		}
 		if w.rnd.IntN(8) == 0 {
 			w.touchQueue(i)

@@ -67,7 +67,7 @@ func TestHeldFlowTakesNothingIn(t *testing.T) {
 		if f.Stats().In.Load() != 0 || f.Problem() != "the partner is down" {
 			t.Errorf("%d records taken in, problem %q", f.Stats().In.Load(), f.Problem())
 		}
-		if f.Inject(src.parts[0], []*record.Retry{entryAt("push", 7)}, nil) != 1 {
+		if n, _ := f.Inject(src.parts[0], []*record.Retry{entryAt("push", 7)}, nil, nil); n != 1 {
 			t.Error("a kept entry was not taken")
 		}
 		synctest.Wait()

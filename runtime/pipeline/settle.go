@@ -394,10 +394,10 @@ func (l *lane) entry(c *course, at *StageInfo, rec *record.Record, f record.Fail
 	if e.Message == "" && err.Err != nil {
 		e.Message = err.Err.Error()
 	}
-	if len(rec.Value) > maxInput {
+	if len(rec.Value) > cfg.KeepInput {
 		e.InputHash, e.InputOmitted, e.Input.Value = xxhash.Sum64(rec.Value), true, nil
 	}
-	if rec.Size()-len(rec.Value) > maxInput {
+	if rec.Size()-len(rec.Value) > cfg.KeepInput {
 		e.InputHash, e.InputOmitted = xxhash.Sum64(rec.Value), true
 		e.Input.Key, e.Input.Headers, e.Input.Value = nil, nil, nil
 	}

@@ -132,7 +132,7 @@ type Retries struct {
 	Entries uint64 `json:"entries"`
 	Bytes   uint64 `json:"bytes"`
 	// Held are those of Entries that wait behind an earlier record of their
-	// key.
+	// key, among the first thousand of each partition.
 	Held uint64 `json:"held"`
 	// NextDue is when the next attempt is to be made, Unix ms; 0: none is.
 	NextDue int64 `json:"next_due,omitempty"`

@@ -54,9 +54,6 @@ func (d *Daemon) offsets(project, name string) (*offsetsOf, error) {
 	return o, nil
 }
 
-// again reports whether what the source gave can be read again.
-func (o *offsetsOf) again() bool { return o.doc.Source.Kafka != nil || o.doc.Source.File != nil }
-
 // ask opens the flow's source to ask it; the caller closes it.
 func (d *Daemon) ask(o *offsetsOf) (err error) {
 	p := &parts{connection: d.connection, secrets: secrets(d.cfg.Secrets), logger: d.log}
@@ -95,7 +92,7 @@ func (d *Daemon) Offsets(ctx context.Context, project, name string) (*api.Offset
 	ctx, cancel := context.WithTimeout(ctx, probe)
 	defer cancel()
 	// A source that cannot be asked is no reason not to tell the rest.
-	asked := o.again() && d.ask(o) == nil
+	asked := readAgain(o.doc) && d.ask(o) == nil
 	if asked {
 		defer o.src.Close()
 	}
@@ -138,7 +135,7 @@ func (d *Daemon) ResetOffsets(ctx context.Context, req *api.OffsetsReset) (*api.
 	if err != nil {
 		return nil, err
 	}
-	if !o.again() {
+	if !readAgain(o.doc) {
 		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("the source of flow %s is of kind %s: what it gave cannot be read again", o.flow.FullName(), o.doc.Source.Kind())}
 	}
 	if err := d.ask(o); err != nil {
@@ -167,31 +164,56 @@ func (d *Daemon) ResetOffsets(ctx context.Context, req *api.OffsetsReset) (*api.
 	if req.Hash != plan.Hash {
 		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the plan for flow %s is another one now: it or its source have moved on", o.flow.FullName()), Next: "pause the flow, look at the plan again (--dry-run), then reset"}
 	}
-	return plan, d.resetOffsets(ctx, o.flow, positions)
+	if plan.Warnings, err = d.resetOffsets(ctx, o.flow, positions, plan.Warnings); err != nil {
+		return nil, err
+	}
+	return plan, nil
 }
 
-// resetOffsets carries a plan out; a running flow is paused meanwhile.
-func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []state.Position) (err error) {
-	if f.State == state.Running {
-		if _, err := d.node.Propose(ctx, &state.FlowState{Flow: f.ID, State: state.Paused, Reason: "its offsets are being reset"}); err != nil {
-			return d.apiError(err)
+// resetOffsets carries a plan out, which was made of f, and adds to warnings. A
+// running flow is paused meanwhile, and goes on unless somebody else pauses it.
+func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []state.Position, warnings []string) (warned []string, err error) {
+	warned = warnings
+	now, err := d.findFlow(f.Project, f.Name)
+	if err != nil {
+		return nil, err
+	}
+	if now.State == state.Running {
+		res, err := d.node.Propose(ctx, &state.FlowState{Flow: f.ID, State: state.Paused, Reason: "its offsets are being reset"})
+		if err != nil {
+			return nil, d.apiError(err)
 		}
+		paused := *res.Value.(*state.Flow)
 		defer func() {
-			background, cancel := context.WithTimeout(context.WithoutCancel(ctx), probe)
-			defer cancel()
-			_, e := d.node.Propose(background, &state.FlowState{Flow: f.ID, State: state.Running})
-			if err == nil && e != nil {
+			goesOn, e := d.goOn(context.WithoutCancel(ctx), &paused)
+			switch {
+			case err != nil:
+			case e != nil:
 				err = &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("the offsets of flow %s are reset, but it stays paused: %v", f.FullName(), e), Next: "`flowctl flow resume " + f.Name + "`"}
+			case !goesOn:
+				warned = append(warned, "the flow's state was changed meanwhile, and is left as it is now")
 			}
 		}()
 	}
 	if err := d.awaitEnd(ctx, f); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := d.node.Propose(ctx, &state.OffsetReset{Flow: f.ID, IfGeneration: f.Generation, Positions: positions}); err != nil {
-		return d.apiError(err)
+		return nil, d.apiError(err)
 	}
-	return nil
+	return warned, nil
+}
+
+// goOn resumes a flow, unless its state is another than that of paused.
+func (d *Daemon) goOn(ctx context.Context, paused *state.Flow) (resumed bool, err error) {
+	now, err := d.store.Flow(paused.Project, paused.Name)
+	if err != nil || now == nil || now.UID != paused.UID || now.State != paused.State || now.Reason != paused.Reason || now.StateAt != paused.StateAt {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probe)
+	defer cancel()
+	_, err = d.node.Propose(ctx, &state.FlowState{Flow: paused.ID, State: state.Running})
+	return err == nil, err
 }
 
 // awaitEnd waits for the last commit of a flow that was paused.

@@ -28,7 +28,8 @@ type outgoing struct {
 	plugins []boundPlugin
 }
 
-// boundPlugin is what a plugin's stage holds.
+// boundPlugin is what a plugin's stage holds. Without a lease the stage itself
+// gives back what it has.
 type boundPlugin struct {
 	stage   string
 	info    pipeline.StageInfo
@@ -242,22 +243,6 @@ func (r *runner) bindExchanges(ctx context.Context, f *flow.Flow, pins []state.P
 	}
 }
 
-// bindVia binds the plugin that kept entries pass in a stage this once.
-func (r *runner) bindVia(ctx context.Context, key viaKey) (boundPlugin, error) {
-	doc := r.doc.Load()
-	for _, s := range doc.AllStages() {
-		if s.ID != key.stage || s.Plugin == nil {
-			continue
-		}
-		b, err := r.d.bindPlugin(ctx, doc, s, r.uid, pipeline.StageInfo{ID: s.ID, Plugin: s.Plugin.Ref.Name, Digest: key.digest, Otherwise: otherwise(s.Otherwise)}, nil)
-		if err == nil {
-			r.d.metrics.bound(r.name, s.ID, b.st)
-		}
-		return b, err
-	}
-	return boundPlugin{}, fmt.Errorf("stage %s runs no plugin that %s could stand in for: replay the entry with the present one", key.stage, key.digest)
-}
-
 // signWith signs a message for a plugin: see sandbox.StageConfig.
 type signWith = func(handle, alg uint32, message []byte) ([]byte, error)
 
@@ -282,7 +267,10 @@ func (r *runner) unbind(ctx context.Context, bound []boundPlugin) {
 	for _, b := range bound {
 		err := b.st.Close(ctx)
 		r.d.metrics.unbound(r.name, b.stage, b.st)
-		if err := errors.Join(err, b.lease.Release(ctx)); err != nil {
+		if b.lease != nil {
+			err = errors.Join(err, b.lease.Release(ctx))
+		}
+		if err != nil {
 			r.log.Warn("close stage", "stage", b.stage, "err", err)
 		}
 	}

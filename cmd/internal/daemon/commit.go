@@ -19,7 +19,8 @@ import (
 
 const (
 	// commitBytes is how many bytes of entries one command holds; the
-	// progress of a single partition may exceed it and travels alone.
+	// progress of a single partition may exceed it and travels alone, so that
+	// nobody's waits for it.
 	commitBytes = 512 << 10
 	// failureRate bounds what the entries of a node add to the log.
 	failureRate = 8 << 20
@@ -68,7 +69,7 @@ func (d *Daemon) commit(ctx context.Context, rs []*runner) int {
 			continue
 		}
 		for _, p := range pipe.Dirty() {
-			if bytes > 0 && bytes+p.Bytes > commitBytes {
+			if len(batch) > 0 && bytes+p.Bytes > commitBytes {
 				flush()
 			}
 			batch = append(batch, lent{r: r, p: p})
@@ -90,6 +91,7 @@ func (d *Daemon) propose(ctx context.Context, batch []lent) {
 			Flow: r.id, Slot: uint16(p.Ownership.Slot), Epoch: p.Ownership.Epoch, Part: part,
 			Low: p.Low, Ranges: stateRanges(p.Ranges), Generation: r.generation, Deploy: p.Generation,
 			Life: p.Life, Tally: stateTally(&p.Tally), Requests: stateRequests(batch[i].requests),
+			Counted: true, Carried: state.EntryCount(p.Carried), Grown: p.Grown,
 		})
 		for _, e := range p.Failures {
 			c.Failures = append(c.Failures, state.CommitFailure{Flow: r.id, Part: part, Entry: e})

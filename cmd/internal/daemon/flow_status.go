@@ -140,8 +140,9 @@ func (d *Daemon) retryStatus(f *state.Flow, stats state.QueueStats) (*api.Retrie
 }
 
 // maxHeldCount is how many kept records of a partition are looked through to
-// count those that wait behind others.
-const maxHeldCount = 50_000
+// count those that wait behind others: who asks often must not keep the node
+// from its work.
+const maxHeldCount = 1000
 
 // countHeld completes Retries.
 func (d *Daemon) countHeld(f *state.Flow, out *api.Retries) error {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/runtime/connector/ingest"
 )
 
 // answered is what a sender gets.
@@ -263,6 +264,38 @@ func taken2(t *testing.T, d *Daemon) (a answered) {
 		}
 	}
 	return a
+}
+
+// A sender that is answered 200 "failed" has no reason to send again: the entry
+// has all of its record, however large stages made it.
+func TestIngestKeepsTheWholeInput(t *testing.T) {
+	p := startPartner(t, func(received) (int, string) { return 400, "no" })
+	d, _ := life(t, t.TempDir())
+	mustPut(t, d, &api.PutFlow{Document: "flow: v1\nname: orders\nsource: { ingest: { wait: 20s } }\norder: none\nstages:\n  - map: { set: { more: value.x + value.x } }\n  - id: deliver\n    push: " + p.URL + "/x\n"})
+	f, err := d.store.Flow("default", "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := strings.Repeat("x", ingest.MaxBody-8)
+	for i, body := range []string{"{\"x\":\"" + x + "\"}", "[\"" + x + "1234\"]"} {
+		if got := taken(t, d, "orders", fmt.Sprint("big", i), body); got.status != 200 || got.Outcome != "failed" {
+			t.Fatalf("answer %+v", got)
+		}
+		es, err := d.store.Failures(f.ID, 0, 0, nil)
+		if err != nil || len(es) != i+1 {
+			t.Fatalf("%d entries, %v", len(es), err)
+		}
+		want := ingest.MaxBody
+		if i == 0 {
+			want = 3 * len(x)
+		}
+		if e := es[i]; e.InputOmitted || len(e.Input.Value) < want {
+			t.Errorf("%s: the entry has %d bytes, omitted %v; want %d", e.Message, len(e.Input.Value), e.InputOmitted, want)
+		}
+	}
+	if got := taken(t, d, "orders", "larger", strings.Repeat("x", ingest.MaxBody+1)); got.status != 413 {
+		t.Errorf("answer %+v", got)
+	}
 }
 
 // TestIngestPage runs the reference page's example.

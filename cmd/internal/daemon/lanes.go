@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"time"
+	"unique"
 
 	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/runtime/connector"
@@ -97,7 +98,7 @@ func (r *runner) remember(part uint32, cfg *pipeline.LaneConfig) error {
 			cfg.Known = append(cfg.Known, key)
 		}
 		if m.Hold != 0 {
-			cfg.Held = append(cfg.Held, pipeline.HeldEntry{Key: key, Delivery: m.Stage, Hold: m.Hold})
+			cfg.Held = append(cfg.Held, pipeline.HeldEntry{Key: key, Delivery: unique.Make(m.Stage).Value(), Hold: m.Hold})
 		}
 		above = max(above, m.Offset+1)
 		skewed = skewed || m.At > now

@@ -17,7 +17,7 @@ func newFlowMetrics() flowMetrics {
 		return prometheus.NewDesc("millrace_"+name, help, labels, nil)
 	}
 	return flowMetrics{
-		unaccounted: of("unaccounted_records", "Records that a flow has read and of which nobody knows what became; anything but 0 is a fault of the program.", "flow"),
+		unaccounted: of("unaccounted_records", "Records that a flow has read and of which nobody knows what became, or that were counted twice, summed over its partitions; anything but 0 is a fault of the program.", "flow"),
 		held:        of("flow_held", "1 while a flow holds itself back and will go on by itself.", "flow"),
 		pauses:      of("flow_auto_pauses_total", "How often a flow held itself back since the node opened it, by reason: breaker, pause_at, spill_rate, spill_bytes.", "flow", "reason"),
 		kept:        of("kept_records", "Records that wait in the state for another attempt.", "flow"),
@@ -69,7 +69,7 @@ func (m *flowMetrics) collect(ch chan<- prometheus.Metric, a *api.Flow) {
 		}
 	}
 	if r := a.Receipt; r != nil {
-		gauge(m.unaccounted, float64(r.Unaccounted))
+		gauge(m.unaccounted, float64(unaccounted(r)))
 		for outcome, n := range map[string]int64{"read": r.Read, "split": r.Split, "delivered": r.Delivered, "dropped": r.Drops(), "known": r.Known, "filed": r.Filed, "kept": r.Kept, "flying": r.Flying} {
 			gauge(m.receipt, float64(n), outcome)
 		}

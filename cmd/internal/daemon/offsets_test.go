@@ -106,6 +106,50 @@ func TestOffsetsReset(t *testing.T) {
 	}
 }
 
+// A flow that somebody pauses while its offsets are being reset stays paused.
+func TestOffsetsResetLeavesAPauseAlone(t *testing.T) {
+	broker := startBroker(t)
+	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	p := startPartner(t, func(received) (int, string) {
+		asked <- struct{}{}
+		<-answer
+		return 200, ""
+	})
+	d, _ := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	feed(t, kafkaClient(t, broker.Addr()), "in", "k", "v")
+	mustPut(t, d, &api.PutFlow{Document: pushing(p, "", "")})
+	<-asked
+	plan, err := reset(t, d, api.OffsetsReset{Positions: []api.OffsetTarget{{Partition: 0, Offset: 1}}, DryRun: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		plan *api.OffsetsPlan
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		plan, err := reset(t, d, api.OffsetsReset{Positions: []api.OffsetTarget{{Partition: 0, Offset: 1}}, Hash: plan.Hash})
+		done <- result{plan, err}
+	}()
+	poll(t, "the reset's own pause", func() (bool, string) {
+		f := status(t, d, "push")
+		return f.State == api.StatePaused && f.Reason == "its offsets are being reset", f.State + " " + f.Reason
+	})
+	if _, err := d.SetFlow(t.Context(), "default", "push", api.StatePaused); err != nil {
+		t.Fatal(err)
+	}
+	close(answer)
+	got := <-done
+	if got.err != nil || len(got.plan.Warnings) == 0 || !strings.Contains(got.plan.Warnings[len(got.plan.Warnings)-1], "changed meanwhile") {
+		t.Errorf("reset: %+v, %v", got.plan, got.err)
+	}
+	if f := status(t, d, "push"); f.State != api.StatePaused || f.Reason != "paused by hand" || f.Generation != plan.Generation {
+		t.Errorf("the flow is %s: %s, generation %d, want %d", f.State, f.Reason, f.Generation, plan.Generation)
+	}
+}
+
 // What lies in the queue of an older generation is delivered again when its
 // record is read again, and counts once.
 func TestOffsetsResetReadsFailedRecordsAgain(t *testing.T) {
@@ -172,6 +216,7 @@ func TestStagesChangeInARunningFlow(t *testing.T) {
 	if err != nil || plan.From != 4 || plan.Revision != 6 || plan.Action != "update" {
 		t.Fatalf("rollback %+v, %v", plan, err)
 	}
+	poll(t, "the rollback is taken up", func() (bool, string) { return first.pipe.Load().Adopted(6), first.problem() })
 	feed(t, cl, "in", "k", `{"a":6}`)
 	settled(t, d, "push", 6)
 	if got := p.bodies(); len(got) != 4 {

@@ -114,6 +114,13 @@ func builtin(f *flow.Flow, s *flow.Stage) (pipeline.Stage, error) {
 	return stage.New(s, f.Scope())
 }
 
+// keepSent is how large an input an entry keeps where nobody else has it: a
+// request's body of 1 MiB, and what stages added to it.
+const keepSent = 4 << 20
+
+// readAgain reports whether what a flow's source gave can be read again.
+func readAgain(f *flow.Flow) bool { return f.Source.Kafka != nil || f.Source.File != nil }
+
 // pipelineConfig is the part of a pipeline's configuration that the document
 // says.
 func pipelineConfig(f *flow.Flow) pipeline.Config {
@@ -123,6 +130,9 @@ func pipelineConfig(f *flow.Flow) pipeline.Config {
 		cfg.Order = pipeline.OrderNone
 	case flow.OrderKey:
 		cfg.Order = pipeline.OrderKey
+	}
+	if !readAgain(f) {
+		cfg.KeepInput = keepSent
 	}
 	if f.Limits.Records > 0 {
 		cfg.Records = pipeline.NewLimiter(f.Limits.Records)

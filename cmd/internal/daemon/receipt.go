@@ -41,6 +41,17 @@ func account(r *state.PartReceipt) api.Account {
 	return a
 }
 
+// unaccounted is how many records are missing in a receipt or too many, by
+// partition, so that the one does not make up for the other.
+func unaccounted(r *api.Receipt) (n int64) {
+	for i := range r.Partitions {
+		n += abs(r.Partitions[i].Unaccounted)
+	}
+	return n
+}
+
+func abs(n int64) int64 { return max(n, -n) }
+
 func addAccount(sum, a *api.Account) {
 	sum.Read += a.Read
 	sum.Split += a.Split

@@ -112,23 +112,32 @@ func (s *retrying) lane(ctx context.Context, p record.Partition, part uint32, no
 	}
 	delete(s.paused, part)
 	l.now, l.upTo, l.due, l.skewed = now, now, 0, skewed
+	if l.passed == nil {
+		l.passed = map[uint64]bool{}
+	}
 	if skewed {
 		l.upTo = maxDue
 	}
 	for page := 1; ; page++ {
-		full, taken, entries, err := s.page(ctx, p, part, &l)
+		full, stuffed, taken, entries, err := s.page(ctx, p, part, &l)
 		if err != nil {
 			return 0, err
 		}
 		switch {
+		case stuffed:
+			s.pipe.Behind(p, true)
+			return l.due, nil // its commits wake us
 		case !full:
 			if l.skewed && !l.ahead {
 				s.r.unskew(part)
 			}
+			s.pipe.Behind(p, false)
 			return l.due, nil
 		case page > 1 && taken == 0 && entries > 0:
+			s.pipe.Behind(p, true)
 			return l.due, nil // the lane takes no more; its commits wake us
 		case page == lookPages:
+			s.pipe.Behind(p, entries > 0)
 			if len(s.room) > 0 || l.skewed {
 				s.paused[part] = l
 			}
@@ -142,13 +151,13 @@ func (s *retrying) lane(ctx context.Context, p record.Partition, part uint32, no
 //
 // No entry may be acknowledged as done or kept anew between the two, or what
 // was read of it would be tried once more.
-func (s *retrying) page(ctx context.Context, p record.Partition, part uint32, l *looking) (full bool, taken, entries int, err error) {
+func (s *retrying) page(ctx context.Context, p record.Partition, part uint32, l *looking) (full, stuffed bool, taken, entries int, err error) {
 	for limit := retryPage; ; {
 		s.r.keeping.Lock()
 		page, last, next, err := s.r.d.store.RetryDue(s.r.id, part, l.upTo, l.after, limit)
 		if err != nil {
 			s.r.keeping.Unlock()
-			return false, 0, 0, err
+			return false, false, 0, 0, err
 		}
 		if full = len(page) == limit; full {
 			n := wholeGroups(page)
@@ -168,15 +177,15 @@ func (s *retrying) page(ctx context.Context, p record.Partition, part uint32, l 
 		if key, ok := s.unbound(page); ok {
 			s.r.keeping.Unlock()
 			if err := s.bind(ctx, key); err != nil {
-				return false, 0, 0, err
+				return false, false, 0, 0, err
 			}
 			continue
 		}
 		l.after = last
 		page = s.choose(l, page)
-		taken = s.inject(p, page)
+		taken, stuffed := s.inject(p, page, l.passed)
 		s.r.keeping.Unlock()
-		return full, taken, len(page), nil
+		return full, stuffed, taken, len(page), nil
 	}
 }
 
@@ -188,6 +197,9 @@ type looking struct {
 	// that are ahead of it are due.
 	skewed, ahead bool
 	due           int64 // of the next entry that is not; 0: none
+	// passed are the Holds of entries that were not to be tried: what follows
+	// one of them must not go before it.
+	passed map[uint64]bool
 }
 
 func earlier(a, b int64) int64 {
@@ -200,16 +212,28 @@ func earlier(a, b int64) int64 {
 // choose takes those out of a page that are not to be tried now.
 func (s *retrying) choose(l *looking, page []*record.Retry) []*record.Retry {
 	return slices.DeleteFunc(page, func(e *record.Retry) bool {
-		if l.skewed {
-			ahead := e.At > l.now+clockSlack.Milliseconds()
-			l.ahead = l.ahead || ahead
-			if e.Due > l.now && !ahead {
-				l.due = earlier(l.due, e.Due)
-				return true
-			}
+		if e.Hold == 0 {
+			return !s.mayGo(l, e)
 		}
-		return !s.mayTry(e)
+		if !l.passed[e.Hold] && s.mayGo(l, e) {
+			return false
+		}
+		l.passed[e.Hold] = true
+		return true
 	})
+}
+
+// mayGo reports whether an entry is to be tried now.
+func (s *retrying) mayGo(l *looking, e *record.Retry) bool {
+	if l.skewed {
+		ahead := e.At > l.now+clockSlack.Milliseconds()
+		l.ahead = l.ahead || ahead
+		if e.Due > l.now && !ahead {
+			l.due = earlier(l.due, e.Due)
+			return false
+		}
+	}
+	return s.mayTry(e)
 }
 
 // mayTry reports whether a delivery has room for another request, and takes it.
@@ -238,7 +262,7 @@ func wholeGroups(page []*record.Retry) int {
 
 // inject hands entries to a lane, with the plugins that they are to pass, and
 // returns how many it took.
-func (s *retrying) inject(p record.Partition, entries []*record.Retry) (taken int) {
+func (s *retrying) inject(p record.Partition, entries []*record.Retry, passed map[uint64]bool) (taken int, full bool) {
 	for len(entries) > 0 {
 		first, n := entries[0], 1
 		for n < len(entries) && entries[n].Via == first.Via && (first.Via == "" || entries[n].Stage == first.Stage) {
@@ -248,10 +272,13 @@ func (s *retrying) inject(p record.Partition, entries []*record.Retry) (taken in
 		if first.Via != "" {
 			via = map[string]pipeline.Stage{first.Via: s.via[viaKey{first.Stage, first.Via}].stage}
 		}
-		taken += s.pipe.Inject(p, entries[:n], via)
+		some, full := s.pipe.Inject(p, entries[:n], via, passed)
+		if taken += some; full {
+			return taken, true
+		}
 		entries = entries[n:]
 	}
-	return taken
+	return taken, false
 }
 
 // unbound finds a plugin that entries are to pass and that is not bound yet.

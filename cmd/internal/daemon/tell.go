@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-io/millrace/runtime/delivery"
@@ -101,6 +102,8 @@ func (t *teller) close() {
 	t.wg.Wait()
 }
 
+var errCutOff = errors.New("cut off: it took too long, or the flow is closing")
+
 // httpException is the push of an exception to HTTP: one attempt, within the
 // connection's limits.
 type httpException struct{ httpPush }
@@ -121,7 +124,7 @@ func (x *httpException) push(ctx context.Context, e *record.Entry) error {
 			return 0, err
 		}
 		what := r.Method + " " + r.URL.Scheme + "://" + r.URL.Host + r.URL.EscapedPath()
-		if v := verdict.Default(&verdict.Exchange{What: what, Response: *resp, Items: 1, Now: time.Now()}); v.All != nil {
+		if v := verdict.Default(&verdict.Exchange{What: what, Response: *resp, Items: 1, Now: time.Now(), Redact: x.hidden.Redactor(r)}); v.All != nil {
 			return resp.Status, v.All
 		}
 		return resp.Status, nil
@@ -135,20 +138,41 @@ func (x *httpException) push(ctx context.Context, e *record.Entry) error {
 		return nil
 	}
 	if errors.Is(err, context.Canceled) {
-		return errors.New("cut off: it took too long, or the flow is closing")
+		return errCutOff
 	}
 	return errors.New(x.hidden.Text(messageOf(record.AsError(err))))
 }
 
-// topicException is the push of an exception to a topic.
-type topicException struct{ sink pipeline.Sink }
+// maxUnanswered is how many records an exception may have given to a topic that
+// has not answered: while its brokers are away they stay in memory.
+const maxUnanswered = 64
 
+// topicException is the push of an exception to a topic.
+type topicException struct {
+	sink       pipeline.Sink
+	unanswered atomic.Int64
+}
+
+// push waits for the topic no longer than ctx; a record that it has given up
+// may still be written.
 func (x *topicException) push(ctx context.Context, e *record.Entry) error {
+	if x.unanswered.Add(1) > maxUnanswered {
+		x.unanswered.Add(-1)
+		return fmt.Errorf("skipped: the topic has not answered %d others", maxUnanswered)
+	}
 	done := make(chan error, 1) // its one answer
 	rec := e.Input
 	rec.Headers = pipeline.AsideHeaders(e)
-	x.sink.Deliver(ctx, []record.Record{rec}, func(_ int, err error) { done <- err })
-	return <-done
+	x.sink.Deliver(ctx, []record.Record{rec}, func(_ int, err error) {
+		x.unanswered.Add(-1)
+		done <- err
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errCutOff
+	}
 }
 
 // exceptions makes the exceptions of a flow, whose connections o closes.
@@ -175,7 +199,7 @@ func (p *parts) exceptions(o *outlets, f *flow.Flow, id delivery.Identity) ([]ex
 			if err != nil {
 				return nil, err
 			}
-			x.push = (&topicException{s}).push
+			x.push = (&topicException{sink: s}).push
 		default:
 			return nil, record.Errorf(record.Config, "%s: it pushes to neither HTTP nor Kafka", x.id)
 		}

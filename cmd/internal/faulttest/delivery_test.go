@@ -149,13 +149,12 @@ func TestPartnerInTrouble(t *testing.T) {
 			r.produceOrders("orders", from, min(records, from+10_000), 3000)
 		}
 	}()
-	var at []time.Time
+	var at []death
 	var most int64
 	for range kills {
 		memory := r.sampleMemory()
 		pass(t.Context(), between(rng, 800*time.Millisecond, 5*time.Second))
-		at = append(at, time.Now())
-		r.node.kill()
+		at = append(at, r.die())
 		now, highest := memory()
 		most = max(most, now, highest)
 		r.run()

@@ -122,7 +122,7 @@ func (p *partner) count() int {
 }
 
 // judgePlain judges where those that would be rejected are dropped too.
-func (p *partner) judgePlain(t *testing.T, records int, kills []time.Time) {
+func (p *partner) judgePlain(t *testing.T, records int, kills []death) {
 	t.Helper()
 	var filed []failure
 	p.mu.Lock()
@@ -156,11 +156,11 @@ func TestOneBadKey(t *testing.T) {
 		t.Errorf("%d are kept, and the flow is %s %s", keptOf(f), f.State, f.Reason)
 	}
 	r.settled("partner", "orders", 30*time.Second)
-	r.node.kill()
+	killed := r.die()
 	p.SetCalm(true) // every item is accepted from now on
 	r.run()
 	r.quiet("partner", time.Minute)
-	p.judgePlain(t, records, []time.Time{time.Now()})
+	p.judgePlain(t, records, []death{killed})
 }
 
 // arrived counts orders.

@@ -34,6 +34,17 @@ func kindOf(number int) kind {
 	return toArrive
 }
 
+// death is a kill of the node: asked for, and done.
+type death struct{ asked, gone time.Time }
+
+// die kills the node.
+func (r *rig) die() death {
+	d := death{asked: time.Now()}
+	r.node.kill()
+	d.gone = time.Now()
+	return d
+}
+
 // arrival is what a partner saw of an order.
 type arrival struct {
 	key   string
@@ -44,6 +55,7 @@ type arrival struct {
 	first, again time.Time
 	seq          int64
 	place        int
+	requests     []string // that applied it
 }
 
 // partner is a twin that the test looks into.
@@ -107,6 +119,7 @@ func (p *partner) observe(o twin.Observation) {
 		}
 		a := &p.orders[n]
 		a.times++
+		a.requests = append(a.requests, fmt.Sprintf("%d with key %s", o.Seq, o.IdempotencyKey))
 		// Observations come when exchanges end; the order is that of Seq.
 		if a.times == 1 {
 			a.key, a.first, a.seq, a.place = it.Key, o.Time, o.Seq, place
@@ -142,7 +155,7 @@ func (j *judged) example(format string, args ...any) {
 // judge holds what the partner saw, and the numbers in the failure queue,
 // against what was to become of the orders. An order may be applied twice
 // where the node was killed between.
-func (p *partner) judge(filed []failure, kills []time.Time) *judged {
+func (p *partner) judge(filed []failure, kills []death) *judged {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j := &judged{in: len(p.orders)}
@@ -186,9 +199,9 @@ func (p *partner) judge(filed []failure, kills []time.Time) *judged {
 		}
 		if a.times > 1 {
 			j.repeated++
-			if !slices.ContainsFunc(kills, func(at time.Time) bool { return !at.Before(a.first) && !at.After(a.again) }) {
+			if !slices.ContainsFunc(kills, func(k death) bool { return !k.gone.Before(a.first) && !k.asked.After(a.again) }) {
 				j.unexplained++
-				j.example("order %d was applied %d times, at %s and %s, and no kill lies between", n, a.times, a.first.Format(time.StampMilli), a.again.Format(time.StampMilli))
+				j.example("order %d was applied %d times, at %s and %s, and no kill lies between: %v", n, a.times, a.first.Format(time.StampMilli), a.again.Format(time.StampMilli), a.requests)
 			}
 		}
 		if before, ok := latest[a.key]; ok && (a.seq < before.seq || a.seq == before.seq && a.place < before.place) {

@@ -28,6 +28,10 @@ import (
 // cut off.
 const MaxResponseBody = 1 << 20
 
+// MaxResponseHeader is how long an answer's headers may be in all. An answer
+// with more is none.
+const MaxResponseHeader = 64 << 10
+
 // Config configures a Client. The zero value works.
 type Config struct {
 	// Base is where the Authorization may go: an http:// or https:// URL.
@@ -148,6 +152,8 @@ func NewClient(cfg Config) (*Client, error) {
 				IdleConnTimeout:       90 * time.Second,
 				ExpectContinueTimeout: time.Second,
 				ForceAttemptHTTP2:     true,
+
+				MaxResponseHeaderBytes: MaxResponseHeader,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -161,7 +167,7 @@ func NewClient(cfg Config) (*Client, error) {
 // Without an answer the error is a *record.Error, which names no query:
 //
 //	class      when
-//	retryable  no connection, or it broke
+//	retryable  no connection, or it broke, or the answer's headers are longer than MaxResponseHeader
 //	timeout    no answer within the timeout
 //	config     the two sides cannot agree on a secure connection; a method or URL that cannot be used
 //	schema     a header that cannot be sent

@@ -388,3 +388,21 @@ func TestClosed(t *testing.T) {
 		t.Errorf("got %v, want %v", err, connector.ErrClosed)
 	}
 }
+
+// An answer whose headers are too long is none; what they may hold is there.
+func TestLongHeaders(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var n int
+		_, _ = fmt.Sscanf(r.URL.Path, "/%d", &n)
+		w.Header().Set("X-Long", strings.Repeat("h", n))
+	})
+	c := client(t, Config{})
+	resp, err := c.Send(t.Context(), at(srv, "POST", fmt.Sprint("/", MaxResponseHeader-4<<10), ""), 0)
+	if err != nil || resp.Status != 200 {
+		t.Errorf("just below: %v", err)
+	}
+	_, err = c.Send(t.Context(), at(srv, "POST", fmt.Sprint("/", MaxResponseHeader+8<<10), ""), 0)
+	if e := record.AsError(err); e == nil || e.Class != record.Retryable || len(e.Error()) > 1<<10 {
+		t.Errorf("above: %.300v", err)
+	}
+}

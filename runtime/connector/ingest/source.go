@@ -27,7 +27,7 @@ import (
 // Defaults and limits of Config.
 const (
 	DefaultBody     = 1 << 20
-	MaxBody         = 8 << 20
+	MaxBody         = 1 << 20
 	DefaultWait     = 30 * time.Second
 	DefaultKey      = "Idempotency-Key"
 	DefaultInFlight = 1000

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -234,7 +235,7 @@ func TestSavedButNotSettled(t *testing.T) {
 
 func TestFaultyConfig(t *testing.T) {
 	_, err := New(Config{Body: MaxBody + 1, Wait: -1})
-	if err == nil || !strings.Contains(err.Error(), "8388609 bytes") || !strings.Contains(err.Error(), "negative") {
+	if err == nil || !strings.Contains(err.Error(), strconv.Itoa(MaxBody+1)+" bytes") || !strings.Contains(err.Error(), "negative") {
 		t.Errorf("got %v", err)
 	}
 }

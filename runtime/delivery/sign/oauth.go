@@ -227,7 +227,7 @@ func (t *tokens) fetch(ctx context.Context) (token, error) {
 	case errors.Is(context.Cause(asking), errTokenTimeout):
 		return token{}, record.Errorf(record.Timeout, "%s: no answer within %s", what, t.cfg.Timeout)
 	default:
-		return token{}, record.Errorf(record.Retryable, "%s: %s", what, conceal(err.Error(), secret))
+		return token{}, record.Errorf(record.Retryable, "%s: %s", what, Conceal(err.Error(), secret))
 	}
 	if status < 200 || status > 299 {
 		return token{}, t.refusal(what, status, header, answer)
@@ -262,11 +262,11 @@ func (t *tokens) refusal(what string, status int, header http.Header, answer []b
 		Description string `json:"error_description"`
 	}
 	if json.Unmarshal(answer, &problem) == nil && problem.Error != "" {
-		said = ": " + printable(problem.Error)
+		secret := strings.TrimRight(string(t.cfg.ClientSecret.bytes()), "\r\n")
+		said = ": " + printable(Conceal(problem.Error, secret))
 		if problem.Description != "" {
-			said += ": " + printable(problem.Description)
+			said += ": " + printable(Conceal(problem.Description, secret))
 		}
-		said = conceal(said, strings.TrimRight(string(t.cfg.ClientSecret.bytes()), "\r\n"))
 	}
 	e := &record.Error{Class: record.Config, Code: uint32(status), Message: fmt.Sprintf("%s: status %d%s", what, status, said)}
 	if status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500 {

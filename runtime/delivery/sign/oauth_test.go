@@ -326,6 +326,9 @@ func TestTokenFailures(t *testing.T) {
 		{"refused", func(*http.Request) (*http.Response, error) {
 			return answer(401, `{"error":"invalid_client","error_description":"wrong\nsecret `+clientSecret+`"}`), nil
 		}, record.Config, 401, `status 401: invalid_client: wrong secret ***: correct the token URL, the client id or secret "partner/oauth"`},
+		{"refused with an echo that is too long", func(*http.Request) (*http.Response, error) {
+			return answer(401, `{"error":"invalid_client","error_description":"`+strings.Repeat("x", 200-len(clientSecret)+1)+clientSecret+`"}`), nil
+		}, record.Config, 401, `xxx***: correct the token URL`},
 		{"refused with a page", func(*http.Request) (*http.Response, error) { return answer(400, "<html>"+clientSecret), nil }, record.Config, 400, `from https://id.example/token: status 400: correct`},
 		{"redirected", func(*http.Request) (*http.Response, error) { return answer(302, ""), nil }, record.Config, 302, "correct the token URL"},
 		{"down", func(*http.Request) (*http.Response, error) {

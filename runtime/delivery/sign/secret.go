@@ -1,13 +1,10 @@
 package sign
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
-	"strings"
 )
 
 // hidden stands for what is not told.
@@ -54,15 +51,3 @@ func (s Secret) MarshalJSON() ([]byte, error) {
 
 // LogValue names the secret.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// conceal hides a value in a text, in the forms that a request can have it.
-// Values too short to be told from other text are left alone.
-func conceal(text, value string) string {
-	if len(value) < 4 {
-		return text
-	}
-	for _, form := range []string{value, escape(value), url.QueryEscape(value), base64.StdEncoding.EncodeToString([]byte(value))} {
-		text = strings.ReplaceAll(text, form, hidden)
-	}
-	return text
-}

@@ -384,19 +384,18 @@ func (s *Signing) Credentials() (header, query []string) {
 }
 
 // Redact hides secrets, and the credentials in a, in a text: a partner may
-// send back what it was sent. They are found as they are, escaped for a URL
-// and in base64. a may be nil.
+// send back what it was sent. They are found in the forms of Conceal. a may
+// be nil.
 func (s *Signing) Redact(text string, a *Additions) string {
 	if a != nil {
 		for _, f := range slices.Concat(a.Header, a.Query) {
 			if f.Credential {
-				text = conceal(text, f.Value)
-				text = conceal(text, f.Value[strings.LastIndexByte(f.Value, ' ')+1:])
+				text = Conceal(text, f.Value, f.Value[strings.LastIndexByte(f.Value, ' ')+1:])
 			}
 		}
 	}
 	for _, secret := range s.secrets {
-		text = conceal(text, strings.TrimRight(string(secret.bytes()), "\r\n"))
+		text = Conceal(text, strings.TrimRight(string(secret.bytes()), "\r\n"))
 	}
 	return text
 }

@@ -43,7 +43,7 @@ func (j *judge) items(list []any, idField string) Verdicts {
 			v, ok = byID[j.x.IDs[i]]
 		}
 		if !ok {
-			v.err = j.one(record.Retryable, 0, missing(idField, j.x.IDs, i, first), 0)
+			v.err = j.one(record.Retryable, 0, j.missing(idField, i, first), 0)
 		}
 		out[i] = v.err
 	}
@@ -52,14 +52,15 @@ func (j *judge) items(list []any, idField string) Verdicts {
 
 // missing says that no element is about an item; first is the id of the first
 // one.
-func missing(field string, ids []string, item int, first string) string {
+func (j *judge) missing(field string, item int, first string) string {
+	ids := j.x.IDs
 	switch {
 	case first == "":
 		return fmt.Sprintf("no verdict on this item: no element has a field `%s` with a text or a whole number (see `item_id`)", field)
 	case item >= len(ids) || ids[item] == "":
 		return "no verdict on this item: its own id is nothing (see `record_id`)"
 	}
-	return fmt.Sprintf("no verdict on this item: no element has `%s` %q, the first one has %q (see `record_id`)", field, quote([]byte(ids[item])), quote([]byte(first)))
+	return fmt.Sprintf("no verdict on this item: no element has `%s` %q, the first one has %q (see `record_id`)", field, j.x.quote([]byte(ids[item])), j.x.quote([]byte(first)))
 }
 
 // idText is an id as text.
@@ -106,7 +107,7 @@ func (j *judge) item(el any) *record.Error {
 		}
 		for _, name := range []string{"message", "error", "reason"} {
 			if text, ok := m[name].(string); ok && text != "" {
-				reason = ": " + quote([]byte(text))
+				reason = ": " + j.x.quote([]byte(text))
 				break
 			}
 		}
@@ -126,7 +127,7 @@ func (j *judge) item(el any) *record.Error {
 		case "reject":
 			return j.one(record.Rejected, code, refused, 0)
 		}
-		return j.one(record.Retryable, code, fmt.Sprintf("the item's verdict is %q, not ok, retry or reject", quote([]byte(v))), after)
+		return j.one(record.Retryable, code, fmt.Sprintf("the item's verdict is %q, not ok, retry or reject", j.x.quote([]byte(v))), after)
 	case bool:
 		if v {
 			return nil

@@ -104,6 +104,10 @@ type Exchange struct {
 	Response Response
 	// Items is how many items the request carried; at least 1.
 	Items int
+	// Redact hides secrets in what is quoted of the answer; nil: there are
+	// none. It is given more than is quoted, so that the quote's end cuts no
+	// secret.
+	Redact func(string) string
 	// IDs are the items' ids, for rules with ItemID; nil otherwise.
 	IDs []string
 	// Now is when the answer came.
@@ -183,7 +187,7 @@ func failure(x *Exchange, c record.Class, reason string) *record.Error {
 	if reason != "" {
 		e.Message += ": " + reason
 	}
-	if q := quote(x.Response.Body); q != "" {
+	if q := x.quote(x.Response.Body); q != "" {
 		e.Message += ": " + q
 	}
 	switch c {
@@ -195,20 +199,49 @@ func failure(x *Exchange, c record.Class, reason string) *record.Error {
 	return e
 }
 
-// quote is the beginning of a body in one line.
-func quote(body []byte) string {
-	if len(body) > excerpt {
-		body = body[:excerpt]
-		for i := 1; i < utf8.UTFMax && i < len(body); i++ { // a character that was cut
-			if c := body[len(body)-i]; utf8.RuneStart(c) {
-				if !utf8.FullRune(body[len(body)-i:]) {
-					body = body[:len(body)-i]
-				}
-				break
+// quote is the beginning of a text in one line.
+func (x *Exchange) quote(text []byte) string {
+	q, _ := Beginning(text, excerpt, x.Redact)
+	return strings.Join(strings.Fields(strings.ToValidUTF8(q, "\uFFFD")), " ")
+}
+
+// What Beginning looks through, and what of its end it never shows, as a
+// secret may be cut there: no credential is longer.
+const (
+	lookedThrough = 64 << 10
+	unsure        = 16 << 10
+)
+
+// Beginning is the beginning of a text, at most some bytes of it, after redact
+// has hidden what is secret; nil: nothing is. No part of a secret of up to 16
+// KiB stands at its end, and no part of a character. cut: it is not all.
+func Beginning(text []byte, most int, redact func(string) string) (shown string, cut bool) {
+	if redact == nil {
+		shown = string(text[:min(len(text), most)])
+		return whole(shown, len(text) > most), len(text) > most
+	}
+	cut = len(text) > lookedThrough
+	shown = redact(string(text[:min(len(text), lookedThrough)]))
+	if cut {
+		shown = shown[:max(len(shown)-unsure, 0)]
+	}
+	if len(shown) > most {
+		shown, cut = shown[:most], true
+	}
+	return whole(shown, cut), cut
+}
+
+// whole takes a character that was cut off a text's end.
+func whole(s string, cut bool) string {
+	for i := 1; cut && i < utf8.UTFMax && i < len(s); i++ {
+		if utf8.RuneStart(s[len(s)-i]) {
+			if !utf8.FullRuneInString(s[len(s)-i:]) {
+				s = s[:len(s)-i]
 			}
+			break
 		}
 	}
-	return strings.Join(strings.Fields(strings.ToValidUTF8(string(body), "\uFFFD")), " ")
+	return s
 }
 
 // RetryAfter is the wait that an answer asks for, in seconds or as a date, at

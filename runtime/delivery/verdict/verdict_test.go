@@ -368,3 +368,27 @@ func BenchmarkJudge(b *testing.B) {
 		}
 	}
 }
+
+// The end of what is quoted is no place for a part of a secret.
+func TestBeginning(t *testing.T) {
+	secret := strings.Repeat("s3cret", 100)
+	redact := func(s string) string { return strings.ReplaceAll(s, secret, "***") }
+	for _, tc := range []struct {
+		text string
+		most int
+		want string
+		cut  bool
+	}{
+		{"", 4, "", false}, {"abcd", 4, "abcd", false}, {"abcde", 4, "abcd", true}, {"abcé", 4, "abc", true},
+		{"a" + secret, 10, "a***", false}, {"a" + secret + "bcdefghi", 10, "a***bcdefg", true},
+		{strings.Repeat(" ", lookedThrough-9) + secret, lookedThrough, strings.Repeat(" ", lookedThrough-unsure), true},
+		{strings.Repeat(secret, 200), 10, "", true},
+	} {
+		if got, cut := Beginning([]byte(tc.text), tc.most, redact); got != tc.want || cut != tc.cut {
+			t.Errorf("%.20q, %d: got %.40q, %v", tc.text, tc.most, got, cut)
+		}
+	}
+	if got, cut := Beginning([]byte("abcé"), 4, nil); got != "abc" || !cut {
+		t.Errorf("without secrets: %q, %v", got, cut)
+	}
+}
