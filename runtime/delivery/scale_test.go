@@ -52,7 +52,7 @@ func TestWaitingRecordsCostNoGoroutines(t *testing.T) {
 	})
 }
 
-// One key of many that fails leaves the others alone: they wait as long as
+// One key of ten thousand that fails leaves the others alone: they wait as long as
 // without it, but for the turns that its attempts take.
 func TestOneBadKey(t *testing.T) {
 	p99 := func(bad bool) (wait time.Duration) {
@@ -69,14 +69,14 @@ func TestOneBadKey(t *testing.T) {
 			var mu sync.Mutex
 			var waits []time.Duration
 			var kept []int64
-			const n = 20_000
+			const n, keys = 60_000, 10_000
 			for i := range int64(n) { // 1000 a second
-				r := rec(i, fmt.Sprint("k", i%1000))
+				r := rec(i, fmt.Sprint("k", i%keys))
 				began := time.Now()
 				l.Deliver(t.Context(), items(r), func(_ int, o record.Outcome) {
 					mu.Lock()
 					defer mu.Unlock()
-					if i%1000 != 7 {
+					if i%keys != 7 {
 						waits = append(waits, time.Since(began))
 					} else if o.Keep != nil {
 						kept = append(kept, i)
@@ -86,10 +86,10 @@ func TestOneBadKey(t *testing.T) {
 			}
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
-			if want := n / 1000 * 999; len(waits) != want {
+			if want := n / keys * (keys - 1); len(waits) != want {
 				t.Errorf("%d of %d others", len(waits), want)
 			}
-			if bad && (len(kept) != n/1000 || !slices.IsSorted(kept)) {
+			if bad && (len(kept) != n/keys || !slices.IsSorted(kept)) {
 				t.Errorf("of the bad key %v are kept", kept)
 			}
 			slices.Sort(waits)
