@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/cmd/internal/api"
 )
 
 // maxDeliveryMemory is the most that flowd may take while it delivers.
@@ -202,34 +204,20 @@ type receipts struct {
 func (r *rig) watchReceipts(name string) *receipts {
 	r.t.Helper()
 	w := &receipts{}
-	ctx, cancel := context.WithCancel(r.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(30 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			asking, cancel := context.WithTimeout(ctx, time.Second)
-			f, err := r.client.Flow(asking, "", name)
-			cancel()
-			if err != nil || f.Receipt == nil {
-				continue
-			}
-			w.mu.Lock()
-			w.seen++
-			if f.Receipt.Unaccounted != 0 {
-				w.off = append(w.off, fmt.Sprintf("%+v", f.Receipt))
-			}
-			w.mu.Unlock()
-		}
-	}()
-	r.t.Cleanup(func() { cancel(); <-done })
+	r.poll(name, 30*time.Millisecond, w.add)
 	return w
+}
+
+func (w *receipts) add(f *api.Flow) {
+	if f.Receipt == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen++
+	if f.Receipt.Unaccounted != 0 {
+		w.off = append(w.off, fmt.Sprintf("%+v", f.Receipt))
+	}
 }
 
 func (w *receipts) check(t *testing.T) {

@@ -354,11 +354,18 @@ func (r *rig) watch(name string) {
 	r.t.Helper()
 	w := &watermarks{marks: offsets{}}
 	r.watched = w
+	r.poll(name, 20*time.Millisecond, w.add)
+}
+
+// poll asks for a flow again and again, over all lives of the node, until the
+// test ends.
+func (r *rig) poll(name string, every time.Duration, see func(*api.Flow)) {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
@@ -368,7 +375,7 @@ func (r *rig) watch(name string) {
 			}
 			asking, cancel := context.WithTimeout(ctx, time.Second)
 			if f, err := r.client.Flow(asking, "", name); err == nil {
-				w.add(f)
+				see(f)
 			}
 			cancel()
 		}
