@@ -20,12 +20,19 @@ wasm_target_lines := wasm32-wasip1
 wasm_target_wasi  := wasm32-wasip1
 wasm_target_copy  := wasm32-wasip1
 wasm_flags_orders := -Ctarget-feature=+simd128
+# Guests outside of the kit's folder that use it are built by way of a link that
+# lies in the same place everywhere: cargo makes the names of symbols, and so
+# their order, out of the path of a crate that is not below the guest's root.
+WASM_SRC          ?= /tmp/millrace-wasm-src
+wasm_linked_guests := sign check
+wasm_root          = $(if $(filter $(notdir $*),$(wasm_linked_guests)),$(WASM_SRC),$(CURDIR))
 wasm_remap_pdk    := --remap-path-prefix=$(CURDIR)/pdk/rust=millrace-pdk
+wasm_remap_linked := --remap-path-prefix=$(WASM_SRC)/pdk/rust=millrace-pdk
 wasm_flags_order_stage      := -Ctarget-feature=+simd128 $(wasm_remap_pdk)
 wasm_flags_outcomes         := $(wasm_remap_pdk)
 wasm_flags_conformance_rust := $(wasm_remap_pdk)
-wasm_flags_sign             := $(wasm_remap_pdk)
-wasm_flags_check            := $(wasm_remap_pdk)
+wasm_flags_sign             := $(wasm_remap_linked)
+wasm_flags_check            := $(wasm_remap_linked)
 
 # The manifest of guests whose compiler cannot embed it.
 wasm_manifest_orders-c      := examples/orders/manifest.json
@@ -85,9 +92,10 @@ wasm_embed = $(if $(wasm_manifest_$(notdir $*)),$(GO) run ./plugins/plugintest/g
 wasm_triple = $(or $(wasm_target_$(notdir $*)),wasm32-unknown-unknown)
 $(addprefix wasm-build/,$(WASM_GUESTS)): wasm-build/%: toolchains
 	@mkdir -p "$(WASM_OUT)/guests"
+	ln -sfn "$(CURDIR)" $(WASM_SRC)
 	cd $* && unset CARGO_ENCODED_RUSTFLAGS RUSTC RUSTC_WRAPPER CARGO_BUILD_TARGET && \
-	  RUSTFLAGS="-Ctarget-feature=+bulk-memory -Clink-arg=-zstack-size=65536 $(wasm_flags_$(notdir $*)) --remap-path-prefix=$(CURDIR)/$*=." CARGO_TARGET_DIR="$(WASM_OUT)/$(notdir $*)" \
-	  PATH="$(WASM_TOOLCHAIN)/bin:$$PATH" cargo build --release --locked --offline --quiet --target $(wasm_triple)
+	  RUSTFLAGS="-Ctarget-feature=+bulk-memory -Clink-arg=-zstack-size=65536 $(wasm_flags_$(notdir $*)) --remap-path-prefix=$(wasm_root)/$*=." CARGO_TARGET_DIR="$(WASM_OUT)/$(notdir $*)" \
+	  PATH="$(WASM_TOOLCHAIN)/bin:$$PATH" cargo build --manifest-path "$(wasm_root)/$*/Cargo.toml" --release --locked --offline --quiet --target $(wasm_triple)
 	@cp "$(WASM_OUT)/$(notdir $*)/$(wasm_triple)/release/$(notdir $*).wasm" "$(wasm_bin)"
 
 # Two steps, the link without -O: with it clang runs whatever wasm-opt is there.
