@@ -92,7 +92,7 @@ wasm_embed = $(if $(wasm_manifest_$(notdir $*)),$(GO) run ./plugins/plugintest/g
 wasm_triple = $(or $(wasm_target_$(notdir $*)),wasm32-unknown-unknown)
 $(addprefix wasm-build/,$(WASM_GUESTS)): wasm-build/%: toolchains
 	@mkdir -p "$(WASM_OUT)/guests"
-	ln -sfn "$(CURDIR)" $(WASM_SRC)
+	$(if $(filter $(WASM_SRC),$(wasm_root)),ln -sfn "$(CURDIR)" $(WASM_SRC))
 	cd $* && unset CARGO_ENCODED_RUSTFLAGS RUSTC RUSTC_WRAPPER CARGO_BUILD_TARGET && \
 	  RUSTFLAGS="-Ctarget-feature=+bulk-memory -Clink-arg=-zstack-size=65536 $(wasm_flags_$(notdir $*)) --remap-path-prefix=$(wasm_root)/$*=." CARGO_TARGET_DIR="$(WASM_OUT)/$(notdir $*)" \
 	  PATH="$(WASM_TOOLCHAIN)/bin:$$PATH" cargo build --manifest-path "$(wasm_root)/$*/Cargo.toml" --release --locked --offline --quiet --target $(wasm_triple)

@@ -75,23 +75,30 @@ type applied struct {
 	warnings []api.Problem
 }
 
-func (a *app) apply(ctx context.Context, paths []string, vars map[string]string, dryRun bool) error {
+// planDocuments asks the node what applying documents would change. The plugins
+// that they name by file are with it then.
+func (a *app) planDocuments(ctx context.Context, paths []string, vars map[string]string) (*application, api.Backend, []applied, error) {
 	b, err := a.load(paths)
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	p, err := a.prepareApply(b, vars)
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	node, err := a.node()
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	if err := a.uploadLocal(ctx, node, p); err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	results, err := p.put(ctx, node, true)
+	return p, node, results, err
+}
+
+func (a *app) apply(ctx context.Context, paths []string, vars map[string]string, dryRun bool) error {
+	p, node, results, err := a.planDocuments(ctx, paths, vars)
 	if err != nil {
 		return err
 	}

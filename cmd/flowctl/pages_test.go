@@ -5,16 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/page"
 	"github.com/millrace-io/millrace/cmd/internal/twin"
 )
 
@@ -22,38 +21,6 @@ const pages = "../../docs/reference/verbs"
 
 // twinAddr stands in pages for the address of the twin beside them.
 const twinAddr = "127.0.0.1:8088"
-
-// block is a fenced block of a page: a file, or commands with their output.
-type block struct {
-	kind, name, text string
-	line             int
-}
-
-var fence = regexp.MustCompile("^```([a-z]+)(?: ([a-z.-]+))?$")
-
-func blocksOf(t *testing.T, page string) []block {
-	t.Helper()
-	src, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []block
-	var open *block
-	for i, line := range strings.Split(string(src), "\n") {
-		switch m := fence.FindStringSubmatch(line); {
-		case open != nil && line == "```":
-			out, open = append(out, *open), nil
-		case open != nil:
-			open.text += line + "\n"
-		case m != nil:
-			open = &block{kind: m[1], name: m[2], line: i + 1}
-		}
-	}
-	if open != nil {
-		t.Fatalf("%s:%d: the block has no end", page, open.line)
-	}
-	return out
-}
 
 // Every verb has a page, and what a page shows is what happens: its files are
 // written, its twin is served, its commands are run; their output, and what the
@@ -68,36 +35,34 @@ func TestPages(t *testing.T) {
 	}
 }
 
-func runPage(t *testing.T, page string) {
+func runPage(t *testing.T, path string) {
 	dir := t.TempDir()
 	addr, ran, rewritten := "", 0, map[string]string{}
 	var partner *twin.Twin
-	blocks := blocksOf(t, page)
-	page, err := filepath.Abs(page)
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err = filepath.Abs(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Chdir(dir) // a flow's files are relative to the folder of the process
-	for _, b := range blocks {
+	for _, b := range page.Blocks(t, string(src)) {
 		switch {
-		case b.name == "partner.yaml":
-			file, err := twin.Parse("partner.yaml", []byte(b.text))
+		case b.Name == "partner.yaml":
+			file, err := twin.Parse("partner.yaml", []byte(b.Text))
 			if err != nil {
-				t.Fatalf("%s:%d: %v", page, b.line, err)
+				t.Fatalf("%s:%d: %v", path, b.Line, err)
 			}
 			if partner, err = twin.New(file, twin.Options{}); err != nil {
 				t.Fatal(err)
 			}
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			s, err := partner.Listen("127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
-			addr = ln.Addr().String()
-			_ = ln.Close()
-			s, err := partner.Listen(addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			addr = s.Addr()
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- s.Run(ctx) }()
@@ -107,51 +72,47 @@ func runPage(t *testing.T, page string) {
 					t.Error(err)
 				}
 			})
-		case b.name == "seen.ndjson":
+		case b.Name == "seen.ndjson":
 			if partner == nil {
-				t.Fatalf("%s:%d: there is no partner", page, b.line)
+				t.Fatalf("%s:%d: there is no partner", path, b.Line)
 			}
 			if err := partner.Wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			checkSeen(t, fmt.Sprintf("%s:%d", page, b.line), b.text, partner.Observations())
+			checkSeen(t, fmt.Sprintf("%s:%d", path, b.Line), b.Text, partner.Observations())
 			ran++
-		case b.name != "":
-			path := filepath.Join(dir, b.name)
+		case b.Name != "":
+			path := filepath.Join(dir, b.Name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			text := b.text
+			text := b.Text
 			if addr != "" {
 				text = strings.ReplaceAll(text, twinAddr, addr)
 			}
 			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-		case b.kind == "console":
+		case b.Kind == "console":
 			ran++
-			if said := runConsole(t, dir, b.text); said != b.text && *rewrite {
-				rewritten[b.text] = said
-			} else if said != b.text {
-				t.Errorf("%s:%d: what happens is\n%s\nthe page says\n%s", page, b.line, said, b.text)
+			if said := runConsole(t, dir, b.Text); said != b.Text && *rewrite {
+				rewritten[b.Text] = said
+			} else if said != b.Text {
+				t.Errorf("%s:%d: what happens is\n%s\nthe page says\n%s", path, b.Line, said, b.Text)
 			}
 		}
 	}
 	if len(rewritten) > 0 {
-		src, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
 		text := string(src)
 		for old, new := range rewritten {
 			text = strings.Replace(text, "```console\n"+old, "```console\n"+new, 1)
 		}
-		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if ran == 0 {
-		t.Errorf("%s shows nothing that runs", page)
+		t.Errorf("%s shows nothing that runs", path)
 	}
 }
 

@@ -179,22 +179,7 @@ func (a *app) diffDocuments(ctx context.Context, path string, vars []string) err
 	if err != nil {
 		return err
 	}
-	b, err := a.load([]string{path})
-	if err != nil {
-		return err
-	}
-	p, err := a.prepareApply(b, values)
-	if err != nil {
-		return err
-	}
-	node, err := a.node()
-	if err != nil {
-		return err
-	}
-	if err := a.uploadLocal(ctx, node, p); err != nil {
-		return err
-	}
-	results, err := p.put(ctx, node, true)
+	_, _, results, err := a.planDocuments(ctx, []string{path}, values)
 	if err != nil {
 		return err
 	}

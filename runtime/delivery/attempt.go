@@ -107,24 +107,21 @@ func (e *Engine) identity(u *unit) Identity {
 	return id
 }
 
-// ids are what answers call the records of a unit by; "" where that cannot be
+// itemID is what answers call the records of a unit by; "" where that cannot be
 // computed.
-func (e *Engine) ids(u *unit) []string {
-	ids := make([]string, len(u.items))
+func (e *Engine) itemID(u *unit) func(i int) string {
 	if e.cfg.ItemID == nil {
-		for i, it := range u.items {
-			ids[i] = it.rec.ID()
-		}
-		return ids
+		return func(i int) string { return u.items[i].rec.ID() }
 	}
 	env := expr.NewEnv()
-	for i, it := range u.items {
-		env.Reset(it.rec)
-		if id, err := e.cfg.ItemID.Key(env); err == nil {
-			ids[i] = string(id)
+	return func(i int) string {
+		env.Reset(u.items[i].rec)
+		id, err := e.cfg.ItemID.Key(env)
+		if err != nil {
+			return ""
 		}
+		return string(id)
 	}
-	return ids
 }
 
 // final reports whether nothing is to be tried again.
@@ -147,7 +144,7 @@ func (e *Engine) judge(u *unit, sent *sign.Request, resp *verdict.Response) verd
 	if e.cfg.Judge == nil {
 		return verdict.Default(x)
 	}
-	x.IDs = e.ids(u)
+	x.ID = e.itemID(u)
 	v := e.cfg.Judge.Judge(x)
 	if v.Items != nil && len(v.Items) != len(u.items) {
 		return verdict.Verdicts{All: record.Errorf(record.Internal, "%s: %d verdicts on %d items", x.What, len(v.Items), len(u.items))}

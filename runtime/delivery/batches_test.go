@@ -29,7 +29,7 @@ func (j *judge) Judge(x *verdict.Exchange) verdict.Verdicts {
 	out := make([]*record.Error, x.Items)
 	for i := range out {
 		var offset int64
-		_, _ = fmt.Sscanf(x.IDs[i], "t/0/%d", &offset)
+		_, _ = fmt.Sscanf(x.ID(i), "t/0/%d", &offset)
 		switch {
 		case j.again[offset]:
 			out[i] = record.Errorf(record.Retryable, "item %d: later", offset)

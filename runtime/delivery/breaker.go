@@ -52,10 +52,12 @@ const (
 
 // breaker is the state behind BreakerConfig. Its owner guards it.
 type breaker struct {
-	cfg    BreakerConfig
-	state  BreakerState
-	since  time.Time // of state
-	reason string    // why it is not closed
+	cfg   BreakerConfig
+	state BreakerState
+	since time.Time // of state
+	cause string    // why it opened
+	// last is the failure that opened it, probed that of the last probe.
+	last, probed string
 	// generation tells apart requests that began before the breaker last
 	// opened or closed: what became of them says nothing any more.
 	generation uint64
@@ -76,6 +78,24 @@ func newBreaker(cfg BreakerConfig, now time.Time) *breaker {
 		cfg.Probe = DefaultBreakerProbe
 	}
 	return &breaker{cfg: cfg, state: Closed, since: now}
+}
+
+// reason is why the breaker is not closed: what opened it, and what the last
+// attempt to close it met where that is another thing. A partner that goes on
+// failing in the same way has the same reason.
+func (b *breaker) reason() string {
+	if b.probed == "" || b.probed == b.last {
+		return b.cause
+	}
+	return b.cause + "; now: " + b.probed
+}
+
+// shownSince is when it closed, or when it last left that state.
+func (b *breaker) shownSince() time.Time {
+	if b.state == Closed {
+		return b.since
+	}
+	return b.opened
 }
 
 // shutFor is how long the breaker has not been closed, in all.
@@ -99,7 +119,7 @@ func (b *breaker) success(generation uint64, now time.Time) bool {
 	b.shut += now.Sub(b.opened)
 	b.become(Closed, now)
 	b.generation++
-	b.reason = ""
+	b.cause, b.last, b.probed = "", "", ""
 	clear(b.cells[:])
 	return true
 }
@@ -111,6 +131,7 @@ func (b *breaker) failure(generation uint64, now time.Time, why string) bool {
 		return false
 	}
 	if b.state != Closed { // the probe failed
+		b.probed = why
 		b.become(Open, now)
 		b.generation++
 		return true
@@ -122,13 +143,13 @@ func (b *breaker) failure(generation uint64, now time.Time, why string) bool {
 	b.cell(now).failed++
 	switch ok, failed := b.counts(now); {
 	case b.run >= b.cfg.Failures*breakerSure, b.run >= b.cfg.Failures && now.Sub(b.runSince) >= breakerRun:
-		b.reason = fmt.Sprintf("%d requests one after the other failed, the last one with: %s", b.run, why)
+		b.cause = fmt.Sprintf("%d requests one after the other failed, the last one with: %s", b.run, why)
 	case ok+failed >= breakerLeast && float64(failed) >= breakerRatio*float64(ok+failed):
-		b.reason = fmt.Sprintf("%d of the last %d requests failed, the last one with: %s", failed, ok+failed, why)
+		b.cause = fmt.Sprintf("%d of the last %d requests failed, the last one with: %s", failed, ok+failed, why)
 	default:
 		return false
 	}
-	b.opened, b.run = now, 0
+	b.opened, b.run, b.last = now, 0, why
 	b.become(Open, now)
 	b.generation++
 	return true

@@ -111,7 +111,8 @@ type Usage struct {
 	// PerSecond that may be (0: any number).
 	LastSecond int
 	PerSecond  float64
-	// Breaker, since when it stands so, and why it is not closed.
+	// Breaker, since when it is closed or not (a probe makes no difference),
+	// and why it is not.
 	Breaker BreakerState
 	Since   time.Time
 	Reason  string
@@ -126,7 +127,7 @@ func (c *Connection) Usage() Usage {
 	defer c.mu.Unlock()
 	u := Usage{
 		UnderWay: c.busy, Concurrent: c.cfg.Concurrent, Waiting: c.waiting, PerSecond: c.cfg.RequestsPerSecond,
-		Breaker: c.breaker.state, Since: c.breaker.since, Reason: c.breaker.reason,
+		Breaker: c.breaker.state, Since: c.breaker.shownSince(), Reason: c.breaker.reason(),
 	}
 	if c.until.After(now) {
 		u.Until = c.until
@@ -155,7 +156,7 @@ func (c *Connection) Held() string {
 	if c.doubtful && c.alone >= aloneLimit && c.waiting+c.probes() < 2 {
 		return "" // one request that always fails must not keep out those that may not
 	}
-	return fmt.Sprintf("connection %s: %s; one request every %s tries it", c.cfg.Name, c.breaker.reason, c.breaker.cfg.Probe)
+	return fmt.Sprintf("connection %s: %s; one request every %s tries it", c.cfg.Name, c.breaker.reason(), c.breaker.cfg.Probe)
 }
 
 // aloneLimit is how many probes may fail for want of another request before

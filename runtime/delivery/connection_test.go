@@ -400,10 +400,38 @@ func TestBreaker(t *testing.T) {
 					}
 				}
 				if b.state != ev.want {
-					t.Fatalf("event %d: %s, want %s (%s)", i, b.state, ev.want, b.reason)
+					t.Fatalf("event %d: %s, want %s (%s)", i, b.state, ev.want, b.reason())
 				}
 			}
 		})
+	}
+}
+
+// A partner that at first cuts connections and then is not there at all is shown
+// as it is now, and since when that lasts.
+func TestBreakerReason(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	b := newBreaker(BreakerConfig{}, now)
+	for range 20 {
+		b.failure(b.generation, now, "EOF")
+	}
+	opened := now
+	const cut = "20 of the last 20 requests failed, the last one with: EOF"
+	for _, probe := range []struct{ why, want string }{
+		{"EOF", cut},
+		{"refused", cut + "; now: refused"},
+		{"refused", cut + "; now: refused"},
+	} {
+		now = now.Add(5 * time.Second)
+		b.become(HalfOpen, now)
+		b.failure(b.generation, now, probe.why)
+		if got := b.reason(); got != probe.want || !b.shownSince().Equal(opened) {
+			t.Errorf("after %s: %q since %v, want %q since %v", probe.why, got, b.shownSince(), probe.want, opened)
+		}
+	}
+	b.become(HalfOpen, now)
+	if b.success(b.generation, now); b.reason() != "" || !b.shownSince().Equal(now) {
+		t.Errorf("closed: %q since %v", b.reason(), b.shownSince())
 	}
 }
 

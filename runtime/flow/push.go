@@ -89,28 +89,15 @@ func (l *linter) httpPush(key, n *node) *HTTPPush {
 	h := &HTTPPush{}
 	var method, target *node
 	if !l.each(n, "push.http", "push.http", func(key, v *node) {
-		switch key.text {
-		case "connection":
-			h.Connection = l.connectionName(v, "http")
-		case "headers":
-			h.Headers = l.headerTemplates(v)
-		case "body":
-			if s, ok := l.template(v, "body"); ok {
-				h.Body = &s
-			}
-		case "timeout":
-			h.Timeout, _ = l.duration(v, "timeout")
-		case "concurrent":
-			i, _ := l.integer(v, "concurrent", 1, 100_000)
-			h.Concurrent = int(i)
-		default:
-			if method != nil {
-				l.fail(key, CodeValue, "keep one", "a request has one method, and this one has `%s` already", method.text)
-				return
-			}
-			method, target = key, v
-			h.Method = strings.ToUpper(key.text)
+		if l.requestPart(key, v, h) {
+			return
 		}
+		if method != nil {
+			l.fail(key, CodeValue, "keep one", "a request has one method, and this one has `%s` already", method.text)
+			return
+		}
+		method, target = key, v
+		h.Method = strings.ToUpper(key.text)
 	}) {
 		return h
 	}
@@ -123,6 +110,29 @@ func (l *linter) httpPush(key, n *node) *HTTPPush {
 	}
 	l.httpPath(key, method.text, target, conn != nil, h)
 	return h
+}
+
+// requestPart reads what a request has whatever its form. It reports false for
+// another key.
+func (l *linter) requestPart(key, v *node, h *HTTPPush) bool {
+	switch key.text {
+	case "connection":
+		h.Connection = l.connectionName(v, "http")
+	case "headers":
+		h.Headers = l.headerTemplates(v)
+	case "body":
+		if s, ok := l.template(v, "body"); ok {
+			h.Body = &s
+		}
+	case "timeout":
+		h.Timeout, _ = l.duration(v, "timeout")
+	case "concurrent":
+		i, _ := l.integer(v, "concurrent", 1, 100_000)
+		h.Concurrent = int(i)
+	default:
+		return false
+	}
+	return true
 }
 
 // httpPath reads the path of a request over a connection, or its URL. what is
@@ -154,8 +164,6 @@ func (l *linter) webhookPush(key, n *node) (*HTTPPush, *Sign) {
 	var target *node
 	if !l.each(n, "push.webhook", "push.webhook", func(key, v *node) {
 		switch key.text {
-		case "connection":
-			h.Connection = l.connectionName(v, "http")
 		case "url", "path":
 			if target != nil {
 				l.fail(key, CodeValue, "keep one: `url`, or `path` with a `connection`", "a request has one address")
@@ -165,17 +173,8 @@ func (l *linter) webhookPush(key, n *node) (*HTTPPush, *Sign) {
 			l.httpPath(key, "url", v, n.get("connection") != nil, h)
 		case "secret":
 			secret = l.secret(v, "the secret of a webhook")
-		case "headers":
-			h.Headers = l.headerTemplates(v)
-		case "body":
-			if s, ok := l.template(v, "body"); ok {
-				h.Body = &s
-			}
-		case "timeout":
-			h.Timeout, _ = l.duration(v, "timeout")
-		case "concurrent":
-			i, _ := l.integer(v, "concurrent", 1, 100_000)
-			h.Concurrent = int(i)
+		default:
+			l.requestPart(key, v, h)
 		}
 	}) {
 		return h, nil

@@ -97,17 +97,22 @@ func refusedDocument(file string, ps flow.Problems) *api.Error {
 	return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("%s has problems; nothing was changed", file), Next: "mend what is named and apply again; `flowctl lint` checks without a node", Problems: problems(ps)}
 }
 
+// pageLimit is how many elements a page has of which so many are asked for; 0:
+// the default.
+func pageLimit(asked int) int {
+	if asked <= 0 {
+		return 100
+	}
+	return min(asked, 1000)
+}
+
 // Failures implements api.Backend.
 func (d *Daemon) Failures(_ context.Context, q *api.FailureQuery) (*api.FailurePage, error) {
 	f, err := d.findFlow(q.Project, q.Name)
 	if err != nil {
 		return nil, err
 	}
-	limit := q.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	limit = min(limit, 1000)
+	limit := pageLimit(q.Limit)
 	filter, err := entryFilter(&q.FailureFilter)
 	if err != nil {
 		return nil, err

@@ -361,16 +361,9 @@ func (d *Daemon) roomInQueue(f *state.Flow) error {
 	if err != nil {
 		return d.apiError(err)
 	}
-	rev, err := d.store.FlowRevision(f.ID, f.Revision)
+	_, doc, err := d.document(f)
 	if err != nil {
-		return d.apiError(err)
-	}
-	if rev == nil {
-		return notFound("flow %s was deleted", f.FullName())
-	}
-	doc, err := decodeFlow(rev.Resolved)
-	if err != nil {
-		return d.apiError(err)
+		return err
 	}
 	if entries, bytes := queueBounds(doc); stats.Entries >= entries || stats.Bytes >= bytes {
 		return &api.Error{Code: api.CodeConflict, Detail: "flow " + f.FullName() + " stays paused: " + queueFull(stats, entries, bytes)}

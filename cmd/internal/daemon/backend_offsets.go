@@ -30,16 +30,9 @@ func (d *Daemon) offsets(project, name string) (*offsetsOf, error) {
 	if err != nil {
 		return nil, err
 	}
-	rev, err := d.store.FlowRevision(f.ID, f.Revision)
-	if err != nil {
-		return nil, d.apiError(err)
-	}
-	if rev == nil {
-		return nil, notFound("flow %s was deleted", f.FullName())
-	}
 	o := &offsetsOf{flow: f, committed: map[uint32]int64{}}
-	if o.doc, err = decodeFlow(rev.Resolved); err != nil {
-		return nil, d.apiError(err)
+	if _, o.doc, err = d.document(f); err != nil {
+		return nil, err
 	}
 	if o.partitions, err = d.store.Partitions(f.ID); err != nil {
 		return nil, d.apiError(err)

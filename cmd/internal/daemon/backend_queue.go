@@ -154,16 +154,9 @@ type replays struct {
 }
 
 func (d *Daemon) newReplays(f *state.Flow, want string) (*replays, error) {
-	rev, err := d.store.FlowRevision(f.ID, f.Revision)
+	rev, doc, err := d.document(f)
 	if err != nil {
-		return nil, d.apiError(err)
-	}
-	if rev == nil {
-		return nil, notFound("flow %s was deleted", f.FullName())
-	}
-	doc, err := decodeFlow(rev.Resolved)
-	if err != nil {
-		return nil, d.apiError(err)
+		return nil, err
 	}
 	r := &replays{d: d, flow: f, places: map[string]string{}, http: map[string]bool{}, want: want, stored: map[string]bool{}}
 	if r.want == "" {

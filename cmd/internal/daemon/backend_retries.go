@@ -19,11 +19,7 @@ func (d *Daemon) Retries(_ context.Context, q *api.RetryQuery) (*api.RetryPage, 
 	if err != nil {
 		return nil, err
 	}
-	limit := q.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	limit = min(limit, 1000)
+	limit := pageLimit(q.Limit)
 	after, err := parseCursor(q.After)
 	if err != nil {
 		return nil, err

@@ -63,7 +63,11 @@ func (v *viaStage) Process(ctx context.Context, b *record.Batch, out *record.Res
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		return refusing{record.Errorf(record.Rejected, "%w", err)}.Process(ctx, b, out)
+		refused := record.Errorf(record.Rejected, "%w", err)
+		for i := range b.Records {
+			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: refused})
+		}
+		return nil
 	}
 }
 

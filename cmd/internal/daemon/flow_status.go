@@ -61,18 +61,28 @@ func (d *Daemon) Flow(_ context.Context, project, name string) (*api.Flow, error
 	return out, err
 }
 
-// apiFlow is the flow with what this node knows of it.
-func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
+// document is the present revision of a flow, and what it resolved to. Errors
+// are the API's.
+func (d *Daemon) document(f *state.Flow) (*state.Revision, *flow.Flow, error) {
 	rev, err := d.store.FlowRevision(f.ID, f.Revision)
 	if err != nil {
-		return nil, d.apiError(err)
+		return nil, nil, d.apiError(err)
 	}
 	if rev == nil {
-		return nil, notFound("flow %s was deleted", f.FullName())
+		return nil, nil, notFound("flow %s was deleted", f.FullName())
 	}
 	doc, err := decodeFlow(rev.Resolved)
 	if err != nil {
-		return nil, d.apiError(err)
+		return nil, nil, d.apiError(err)
+	}
+	return rev, doc, nil
+}
+
+// apiFlow is the flow with what this node knows of it.
+func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
+	rev, doc, err := d.document(f)
+	if err != nil {
+		return nil, err
 	}
 	stats, err := d.store.QueueStats(f.ID)
 	if err != nil {

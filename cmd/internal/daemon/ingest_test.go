@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/page"
 	"github.com/millrace-io/millrace/runtime/connector/ingest"
 )
 
@@ -301,61 +301,35 @@ func TestIngestKeepsTheWholeInput(t *testing.T) {
 // TestIngestPage runs the reference page's example.
 func TestIngestPage(t *testing.T) {
 	path := filepath.Join("..", "..", "..", "docs", "reference", "ingest.md")
-	page, err := os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := func(kind string) string {
-		_, rest, ok := strings.Cut(string(page), "```"+kind+"\n")
-		text, _, closed := strings.Cut(rest, "```")
-		if !ok || !closed {
-			t.Fatalf("%s has no block of %s", path, kind)
-		}
-		return text
-	}
 	out := filepath.Join(t.TempDir(), "orders.ndjson")
 	d, _ := life(t, t.TempDir())
-	mustPut(t, d, &api.PutFlow{Document: strings.Replace(block("yaml"), "orders.ndjson", out, 1)})
+	mustPut(t, d, &api.PutFlow{Document: strings.Replace(page.First(t, string(text), "yaml"), "orders.ndjson", out, 1)})
 	poll(t, "the flow is open", func() (bool, string) {
 		got := sendIn(t, d, "orders", "", `{"total":-1}`)
 		return got.status == 200, fmt.Sprintf("%+v", got)
 	})
-	calls := 0
-	for _, call := range strings.Split(block("console"), "$ curl -s ")[1:] {
-		command, want, _ := strings.Cut(call, "\n")
-		calls++
-		words := regexp.MustCompile(`'[^']*'|\S+`).FindAllString(command, -1)
-		req, body := "", ""
-		header := http.Header{}
-		for i := 0; i < len(words); i++ {
-			switch word := strings.Trim(words[i], "'"); word {
-			case "-d":
-				i++
-				body = strings.Trim(words[i], "'")
-			case "-H":
-				i++
-				name, value, _ := strings.Cut(strings.Trim(words[i], "'"), ": ")
-				header.Set(name, value)
-			default:
-				req = strings.Replace(word, "127.0.0.1:7070", d.Addr(), 1)
-			}
-		}
-		r, err := http.NewRequest(http.MethodPost, req, strings.NewReader(body))
+	calls := page.Calls(page.First(t, string(text), "console"))
+	for _, c := range calls {
+		r, err := http.NewRequest(http.MethodPost, strings.Replace(c.URL, "127.0.0.1:7070", d.Addr(), 1), strings.NewReader(c.Body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Header = header
+		r.Header = c.Header
 		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
-		if !bytes.Equal(bytes.TrimSpace(got), []byte(strings.TrimSpace(want))) {
-			t.Errorf("curl %s\n got: %s\nwant: %s", command, got, want)
+		if !bytes.Equal(bytes.TrimSpace(got), []byte(strings.TrimSpace(c.Want))) {
+			t.Errorf("curl %s\n got: %s\nwant: %s", c.Command, got, c.Want)
 		}
 	}
-	if written, _ := os.ReadFile(out); calls < 5 || string(written) != "{\"id\":\"order-1\",\"total\":5}\n" {
-		t.Errorf("after %d calls the file holds %q", calls, written)
+	if written, _ := os.ReadFile(out); len(calls) < 5 || string(written) != "{\"id\":\"order-1\",\"total\":5}\n" {
+		t.Errorf("after %d calls the file holds %q", len(calls), written)
 	}
 }

@@ -55,7 +55,7 @@ func (s *retrying) run(ctx context.Context) {
 }
 
 func newRetrying(r *runner, pipe *pipeline.Flow) *retrying {
-	return &retrying{r: r, pipe: pipe, clock: newClock(), via: map[viaKey]standIn{}, paused: map[uint32]looking{}}
+	return &retrying{r: r, pipe: pipe, clock: newClock(), via: map[viaKey]boundPlugin{}, paused: map[uint32]looking{}}
 }
 
 // retrying is the state of a runner's retries. One goroutine uses it.
@@ -63,7 +63,7 @@ type retrying struct {
 	r     *runner
 	pipe  *pipeline.Flow
 	clock *wallClock
-	via   map[viaKey]standIn
+	via   map[viaKey]boundPlugin
 	// room is how many requests may be made of kept entries, by the id of a
 	// delivery whose partner is believed to be down; of the others any number.
 	room map[string]int
@@ -124,18 +124,15 @@ func (s *retrying) lane(ctx context.Context, p record.Partition, part uint32, no
 			return 0, err
 		}
 		switch {
-		case stuffed:
+		case stuffed, full && page > 1 && taken == 0 && entries > 0:
 			s.pipe.Behind(p, true)
-			return l.due, nil // its commits wake us
+			return l.due, nil // the lane takes no more; its commits wake us
 		case !full:
 			if l.skewed && !l.ahead {
 				s.r.unskew(part)
 			}
 			s.pipe.Behind(p, false)
 			return l.due, nil
-		case page > 1 && taken == 0 && entries > 0:
-			s.pipe.Behind(p, true)
-			return l.due, nil // the lane takes no more; its commits wake us
 		case page == lookPages:
 			s.pipe.Behind(p, entries > 0)
 			if len(s.room) > 0 || l.skewed {
@@ -147,7 +144,8 @@ func (s *retrying) lane(ctx context.Context, p record.Partition, part uint32, no
 }
 
 // page reads a page of a partition's entries and gives those that are to be
-// tried to the lane, which takes some of them; full: there may be more.
+// tried to the lane, which takes some of them. full: there may be more; stuffed:
+// the lane has no room for them.
 //
 // No entry may be acknowledged as done or kept anew between the two, or what
 // was read of it would be tried once more.
@@ -270,7 +268,7 @@ func (s *retrying) inject(p record.Partition, entries []*record.Retry, passed ma
 		}
 		var via map[string]pipeline.Stage
 		if first.Via != "" {
-			via = map[string]pipeline.Stage{first.Via: s.via[viaKey{first.Stage, first.Via}].stage}
+			via = map[string]pipeline.Stage{first.Via: s.via[viaKey{first.Stage, first.Via}].st}
 		}
 		some, full := s.pipe.Inject(p, entries[:n], via, passed)
 		if taken += some; full {
@@ -292,43 +290,17 @@ func (s *retrying) unbound(entries []*record.Retry) (viaKey, bool) {
 	return viaKey{}, false
 }
 
-// bind binds a plugin that stands in for a stage's own. What cannot be run is a
-// stage that refuses every record, until the flow opens anew.
+// bind binds a plugin that stands in for a stage's own. The error is ctx's.
 func (s *retrying) bind(ctx context.Context, key viaKey) error {
 	b, err := s.r.bindVia(ctx, key)
-	switch {
-	case err == nil:
-		s.via[key] = standIn{b.st, &b}
-	case ctx.Err() != nil:
-		return err
-	default:
-		s.via[key] = standIn{refusing{record.Errorf(record.Rejected, "%w", err)}, nil}
-	}
-	return nil
-}
-
-// standIn is what a stage runs instead of its own plugin.
-type standIn struct {
-	stage pipeline.Stage
-	bound *boundPlugin // nil: it could not be bound
-}
-
-// refusing is a stage that fails every record.
-type refusing struct{ err *record.Error }
-
-func (f refusing) Process(_ context.Context, b *record.Batch, out *record.Results) error {
-	for i := range b.Records {
-		out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: f.err})
-	}
-	return nil
+	s.via[key] = b
+	return err
 }
 
 // close lets go of plugins; the pipeline must have ended.
 func (s *retrying) close(ctx context.Context) {
-	for key, in := range s.via {
-		if in.bound != nil {
-			s.r.unbind(ctx, []boundPlugin{*in.bound})
-		}
+	for key, b := range s.via {
+		s.r.unbind(ctx, []boundPlugin{b})
 		delete(s.via, key)
 	}
 }

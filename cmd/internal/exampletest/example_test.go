@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/page"
 	"github.com/millrace-io/millrace/runtime/record"
 
 	// A change of the programs is a change of this test: its results are not
@@ -59,12 +60,9 @@ type walk struct {
 	root   string // in it are bin and examples
 	moved  *strings.Replacer
 	node   string // address
-	blocks []block
+	blocks []page.Block
 	log    *os.File // what all programs write
 }
-
-// block is a fenced block of a README.
-type block struct{ kind, text string }
 
 // begin prepares an example. Its commands need curl, and what else is named.
 func begin(t *testing.T, example string, needs ...string) *walk {
@@ -100,7 +98,7 @@ func begin(t *testing.T, example string, needs ...string) *walk {
 		}
 		text := w.moved.Replace(string(b))
 		if d.Name() == "README.md" {
-			w.blocks = blocksOf(text)
+			w.blocks = page.Blocks(t, text)
 		}
 		return os.WriteFile(filepath.Join(to, d.Name()), []byte(text), 0o644)
 	})
@@ -119,27 +117,17 @@ func begin(t *testing.T, example string, needs ...string) *walk {
 	return w
 }
 
-// blocksOf are the fenced blocks of a text.
-func blocksOf(text string) (out []block) {
-	parts := strings.Split("\n"+text, "\n```")
-	for i := 1; i+1 < len(parts); i += 2 {
-		kind, body, _ := strings.Cut(parts[i], "\n")
-		out = append(out, block{kind, body})
-	}
-	return out
-}
-
 // run runs the next block of commands, as if it was typed, and returns what
 // they wrote to STDOUT. What they leave in the background ends with the test.
 func (w *walk) run() string {
 	w.t.Helper()
-	for len(w.blocks) > 0 && w.blocks[0].kind != "sh" {
+	for len(w.blocks) > 0 && w.blocks[0].Kind != "sh" {
 		w.blocks = w.blocks[1:]
 	}
 	if len(w.blocks) == 0 {
 		w.t.Fatal("the README has no further commands")
 	}
-	text := w.blocks[0].text
+	text := w.blocks[0].Text
 	w.blocks = w.blocks[1:]
 	out, err := os.CreateTemp(w.root, "out-") // a pipe would wait for what stays in the background
 	if err != nil {
@@ -179,9 +167,9 @@ func (w *walk) run() string {
 func (w *walk) shown() string {
 	w.t.Helper()
 	for i, b := range w.blocks {
-		if b.kind == "" {
+		if b.Kind == "" {
 			w.blocks = w.blocks[i+1:]
-			return b.text
+			return strings.TrimSuffix(b.Text, "\n")
 		}
 	}
 	w.t.Fatal("the README shows nothing further")

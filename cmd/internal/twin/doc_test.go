@@ -9,51 +9,32 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/millrace-io/millrace/cmd/internal/page"
 )
 
 // TestPage runs the reference page's example: its file, and its calls with
 // their answers.
 func TestPage(t *testing.T) {
 	path := filepath.Join("..", "..", "..", "docs", "reference", "twin.md")
-	page, err := os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := func(kind string) string {
-		_, rest, ok := strings.Cut(string(page), "```"+kind+"\n")
-		text, _, closed := strings.Cut(rest, "```")
-		if !ok || !closed {
-			t.Fatalf("%s has no block of %s", path, kind)
-		}
-		return text
-	}
-	p := listen(t, block("yaml"), Options{})
-	calls := 0
-	for _, call := range strings.Split(block("console"), "$ curl -s ")[1:] {
-		command, want, _ := strings.Cut(call, "\n")
-		calls++
-		method, url, body, headers := "GET", "", "", []string{}
-		words := regexp.MustCompile(`'[^']*'|\S+`).FindAllString(command, -1)
-		for i := 0; i < len(words); i++ {
-			switch word := strings.Trim(words[i], "'"); word {
-			case "-d":
-				i++
-				method, body = "POST", strings.Trim(words[i], "'")
-			case "-H":
-				i++
-				name, value, _ := strings.Cut(strings.Trim(words[i], "'"), ": ")
-				headers = append(headers, name, value)
-			default:
-				url = strings.TrimPrefix(word, "http://127.0.0.1:8088")
-			}
+	p := listen(t, page.First(t, string(text), "yaml"), Options{})
+	calls := page.Calls(page.First(t, string(text), "console"))
+	for _, c := range calls {
+		var headers []string
+		for name, values := range c.Header {
+			headers = append(headers, name, values[0])
 		}
 		p.seen()
-		if got := p.send(method, url, body, headers...); got.err != nil || level(got.body) != level(want) {
-			t.Errorf("curl %s\n got: %s%v\nwant: %s", command, level(got.body), got.err, level(want))
+		if got := p.send(c.Method, strings.TrimPrefix(c.URL, "http://127.0.0.1:8088"), c.Body, headers...); got.err != nil || level(got.body) != level(c.Want) {
+			t.Errorf("curl %s\n got: %s%v\nwant: %s", c.Command, level(got.body), got.err, level(c.Want))
 		}
 	}
-	if calls < 5 {
-		t.Errorf("%d calls on the page", calls)
+	if len(calls) < 5 {
+		t.Errorf("%d calls on the page", len(calls))
 	}
 }
 

@@ -38,29 +38,26 @@ func (j *judge) items(list []any, idField string) Verdicts {
 		byID[id] = said{v}
 	}
 	for i := range out {
-		v, ok := said{}, false
-		if i < len(j.x.IDs) {
-			v, ok = byID[j.x.IDs[i]]
-		}
+		id := j.x.ID(i)
+		v, ok := byID[id]
 		if !ok {
-			v.err = j.one(record.Retryable, 0, j.missing(idField, i, first), 0)
+			v.err = j.one(record.Retryable, 0, j.missing(idField, id, first), 0)
 		}
 		out[i] = v.err
 	}
 	return Verdicts{Items: out}
 }
 
-// missing says that no element is about an item; first is the id of the first
-// one.
-func (j *judge) missing(field string, item int, first string) string {
-	ids := j.x.IDs
+// missing says that no element is about an item with an id; first is the id of
+// the first one.
+func (j *judge) missing(field, id, first string) string {
 	switch {
 	case first == "":
 		return fmt.Sprintf("no verdict on this item: no element has a field `%s` with a text or a whole number (see `item_id`)", field)
-	case item >= len(ids) || ids[item] == "":
+	case id == "":
 		return "no verdict on this item: its own id is nothing (see `record_id`)"
 	}
-	return fmt.Sprintf("no verdict on this item: no element has `%s` %q, the first one has %q (see `record_id`)", field, j.x.quote([]byte(ids[item])), j.x.quote([]byte(first)))
+	return fmt.Sprintf("no verdict on this item: no element has `%s` %q, the first one has %q (see `record_id`)", field, j.x.quote([]byte(id)), j.x.quote([]byte(first)))
 }
 
 // idText is an id as text.

@@ -108,8 +108,8 @@ type Exchange struct {
 	// none. It is given more than is quoted, so that the quote's end cuts no
 	// secret.
 	Redact func(string) string
-	// IDs are the items' ids, for rules with ItemID; nil otherwise.
-	IDs []string
+	// ID is the id of an item, "" if it has none; rules with ItemID call it.
+	ID func(item int) string
 	// Now is when the answer came.
 	Now time.Time
 }

@@ -230,9 +230,7 @@ func TestItems(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			x := exchange(tc.status, tc.body)
 			x.Items = tc.items
-			for i := range tc.items {
-				x.IDs = append(x.IDs, fmt.Sprint("i", i))
-			}
+			x.ID = func(i int) string { return fmt.Sprint("i", i) }
 			v := rules(t, tc.cfg).Judge(x)
 			if got := sayAll(v); got != tc.want {
 				t.Errorf("got %s (%v %v), want %s", got, v.All, v.Items, tc.want)
@@ -260,7 +258,7 @@ func TestItems(t *testing.T) {
 	})
 	t.Run("numbers as ids", func(t *testing.T) {
 		x := exchange(200, `{"results":[{"id":12345678901,"status":"ok"}]}`)
-		x.IDs = []string{"12345678901"}
+		x.ID = func(int) string { return "12345678901" }
 		if got := sayAll(rules(t, byID).Judge(x)); got != "ok" {
 			t.Errorf("got %s", got)
 		}
