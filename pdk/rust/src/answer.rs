@@ -1,6 +1,6 @@
 //! What a stage answers.
 
-use crate::frame::{self, Buffer};
+use crate::frame::{self, Buffer, Cursor};
 use crate::json::{Object, Rewrite};
 use crate::record::Record;
 use std::fmt;
@@ -400,6 +400,7 @@ impl<'o, 'a> Emit<'o, 'a> {
         Writer {
             at,
             value: buf.len(),
+            cursor: Cursor::of(buf),
             same,
             flags,
             output: self.output,
@@ -454,6 +455,7 @@ pub struct Writer<'o, 'a> {
     out: &'o mut Out<'a>,
     at: usize,
     value: usize,
+    cursor: Cursor,
     same: u8,
     flags: u16,
     output: u16,
@@ -468,45 +470,42 @@ impl<'o, 'a> Writer<'o, 'a> {
     /// Appends a byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) {
-        self.out.buf.push(byte);
+        self.cursor.push(self.out.buf, byte);
     }
 
     /// Appends bytes.
     #[inline(always)]
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.out.buf.extend(bytes);
+        self.cursor.extend(self.out.buf, bytes);
     }
 
     /// Appends `source[from..to]`; the bytes behind it may be read.
     #[inline(always)]
     pub(crate) fn copy(&mut self, source: &[u8], from: usize, to: usize) {
-        self.out.buf.copy(source, from, to);
+        self.cursor.copy(self.out.buf, source, from, to);
     }
 
     /// Emits the record.
     #[inline(always)]
     pub fn emit(self) -> Result {
-        let (buf, at) = (&mut *self.out.buf, self.at);
-        let value_len = (buf.len() - self.value) as u64;
-        buf.pad();
-        let length = (buf.len() - at) as u64;
-        buf.word(at, length | u64::from(self.out.record.id()) << 32);
-        buf.word(
-            at + 8,
+        let value_len = (self.cursor.len() - self.value) as u64;
+        let header = [
+            u64::from(self.out.record.id()) << 32,
             u64::from(frame::EMIT)
                 | u64::from(self.same) << 8
                 | u64::from(self.flags) << 16
                 | u64::from(self.output) << 32
                 | u64::from(self.headers) << 48,
-        );
-        buf.word(at + 16, 0);
-        buf.word(at + 24, self.timestamp as u64);
-        buf.word(at + 32, u64::from(self.partition as u32));
-        buf.word(at + 40, u64::from(self.key_len) | value_len << 32);
-        buf.word(at + 48, u64::from(self.headers_len));
-        buf.word(at + 56, 0);
-        buf.word(at + 64, 0);
-        self.out.done = buf.len();
+            0,
+            self.timestamp as u64,
+            u64::from(self.partition as u32),
+            u64::from(self.key_len) | value_len << 32,
+            u64::from(self.headers_len),
+            0,
+            0,
+        ];
+        self.cursor.finish(self.out.buf, self.at, header);
+        self.out.done = self.out.buf.len();
         Ok(Answered(()))
     }
 }

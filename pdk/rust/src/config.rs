@@ -2,12 +2,15 @@
 //!
 //! [`config!`](crate::config!) declares a struct and with it the JSON Schema
 //! that the node checks before it starts anything. Types of one's own are
-//! settings too once they implement [`Config`]. For serde see
-//! [`stage!`](crate::stage!).
+//! settings too once they implement [`Config`]. With the feature `serde` any
+//! type that serde reads will do: `stage!(f, config: Rules = config::by_serde)`.
 
 use crate::json::{Object, Value};
 use std::collections::BTreeMap;
 use std::fmt;
+
+#[cfg(feature = "serde")]
+pub use crate::by_serde::config as by_serde;
 
 /// A type that a setting, or the whole configuration, can have.
 pub trait Config: Sized {

@@ -136,49 +136,11 @@ impl Buffer {
     }
 
     #[inline(always)]
-    pub(crate) fn push(&mut self, c: u8) {
-        self.room(1);
-        let len = self.len;
-        self.bytes()[len] = c;
-        self.len += 1;
-    }
-
-    #[inline(always)]
     pub(crate) fn extend(&mut self, s: &[u8]) {
         self.room(s.len());
         let len = self.len;
         self.bytes()[len..len + s.len()].copy_from_slice(s);
         self.len += s.len();
-    }
-
-    /// Appends `src[from..to]`. Short copies go by 16 bytes where both sides
-    /// have room for it: for a length that is not constant, a call of
-    /// memory.copy costs more than the bytes.
-    #[inline(always)]
-    pub(crate) fn copy(&mut self, src: &[u8], from: usize, to: usize) {
-        const CHUNK: usize = 16;
-        const SHORT: usize = 192;
-        let part = &src[from..to];
-        let n = part.len();
-        self.room(n + CHUNK);
-        let len = self.len;
-        let dst = self.bytes();
-        if n <= SHORT && to + CHUNK <= src.len() {
-            let mut done = 0;
-            while done < n {
-                // Within both slices: done < n, and each has CHUNK bytes behind n.
-                unsafe {
-                    let s = src.as_ptr().add(from + done);
-                    let d = dst.as_mut_ptr().add(len + done);
-                    (d as *mut [u8; CHUNK])
-                        .write_unaligned((s as *const [u8; CHUNK]).read_unaligned());
-                }
-                done += CHUNK;
-            }
-        } else {
-            dst[len..len + n].copy_from_slice(part);
-        }
-        self.len += n;
     }
 
     /// Appends zeros up to a multiple of 8.
@@ -189,5 +151,105 @@ impl Buffer {
         self.room(end - len);
         self.bytes()[len..end].iter_mut().for_each(|c| *c = 0);
         self.len = end;
+    }
+}
+
+/// The end of a buffer while a value is written there: what the buffer knows of
+/// itself, in variables of its own. Nobody else uses the buffer meanwhile.
+pub(crate) struct Cursor {
+    base: *mut u8,
+    len: usize,
+    room: usize,
+}
+
+impl Cursor {
+    #[inline(always)]
+    pub(crate) fn of(buf: &mut Buffer) -> Self {
+        Cursor {
+            base: buf.as_mut_ptr(),
+            len: buf.len,
+            room: buf.words.len() * 8,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Makes sure that there is room for `n` more bytes, and returns where they
+    /// go.
+    #[inline(always)]
+    fn end(&mut self, buf: &mut Buffer, n: usize) -> *mut u8 {
+        if n > self.room - self.len {
+            self.grow(buf, n);
+        }
+        // len is within the buffer.
+        unsafe { self.base.add(self.len) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, buf: &mut Buffer, n: usize) {
+        buf.len = self.len;
+        buf.room(n);
+        *self = Cursor::of(buf);
+    }
+
+    #[inline(always)]
+    pub(crate) fn push(&mut self, buf: &mut Buffer, c: u8) {
+        // There is room for it.
+        unsafe { self.end(buf, 1).write(c) };
+        self.len += 1;
+    }
+
+    #[inline(always)]
+    pub(crate) fn extend(&mut self, buf: &mut Buffer, s: &[u8]) {
+        // There is room for them, and what is lent out is not the buffer's.
+        unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), self.end(buf, s.len()), s.len()) };
+        self.len += s.len();
+    }
+
+    /// Appends `src[from..to]`. Short copies go by 32 bytes where both sides
+    /// have room for it: for a length that is not constant, a call of
+    /// memory.copy costs more than the bytes.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, buf: &mut Buffer, src: &[u8], from: usize, to: usize) {
+        const CHUNK: usize = 32;
+        const SHORT: usize = 256;
+        let part = &src[from..to];
+        let n = part.len();
+        let dst = self.end(buf, n + CHUNK);
+        if n <= SHORT && src.len() - to >= CHUNK {
+            let mut done = 0;
+            while done < n {
+                // Within both: done < n, and each has CHUNK bytes behind n.
+                unsafe {
+                    let chunk = part.as_ptr().add(done) as *const [u8; CHUNK];
+                    (dst.add(done) as *mut [u8; CHUNK]).write_unaligned(chunk.read_unaligned());
+                }
+                done += CHUNK;
+            }
+        } else {
+            // There is room for them.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), dst, n) };
+        }
+        self.len += n;
+    }
+
+    /// Ends the record that begins at `at`: pads it with zeros up to a multiple
+    /// of 8 and writes the words of its header, of which the first gets the
+    /// length. The buffer ends there.
+    #[inline(always)]
+    pub(crate) fn finish(mut self, buf: &mut Buffer, at: usize, mut header: [u64; RECORD / 8]) {
+        // There is room for eight bytes more.
+        unsafe { (self.end(buf, 8) as *mut u64).write_unaligned(0) };
+        self.len = (self.len + 7) & !7;
+        header[0] |= (self.len - at) as u64;
+        assert!(at % 8 == 0 && at + RECORD <= self.len);
+        let to = unsafe { self.base.add(at) as *mut [u64; RECORD / 8] };
+        // Within the buffer, which begins at a multiple of 8.
+        unsafe { to.write(header.map(u64::to_le)) };
+        buf.len = self.len;
     }
 }

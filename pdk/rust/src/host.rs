@@ -2,6 +2,26 @@
 //! kept for `testing` to look at.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What lines of log say beside their level: the record under way, its number
+/// in the batch and 1, or 0 for none, from bit 8 on.
+static ABOUT: AtomicU32 = AtomicU32::new(0);
+
+/// Lines of log are about this record from now on, or about none. The number
+/// has 24 bits; records behind are not told.
+#[inline(always)]
+pub(crate) fn about(id: Option<u32>) {
+    let number = id.map_or(0, |id| id.wrapping_add(1));
+    let number = if number < 1 << 24 { number } else { 0 };
+    ABOUT.store(number << 8, Ordering::Relaxed);
+}
+
+/// The level as the host gets it.
+#[cfg(any(test, target_arch = "wasm32"))]
+fn word(level: Level) -> u32 {
+    level as u32 | ABOUT.load(Ordering::Relaxed)
+}
 
 /// The level of a line of log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +78,7 @@ macro_rules! error {
 
 #[cfg(target_arch = "wasm32")]
 mod imports {
-    use super::Level;
+    use super::{word, Level};
 
     mod stage {
         #[link(wasm_import_module = "stage")]
@@ -70,7 +90,7 @@ mod imports {
 
     pub fn log(level: Level, line: &str) {
         // The host reads the range during the call.
-        unsafe { stage::log(level as i32, line.as_ptr(), line.len()) }
+        unsafe { stage::log(word(level) as i32, line.as_ptr(), line.len()) }
     }
 
     pub fn count(name: &str, delta: f64) {
@@ -102,5 +122,27 @@ pub(crate) mod kept {
     thread_local! {
         pub static LOG: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
         pub static COUNTS: RefCell<BTreeMap<String, f64>> = RefCell::new(BTreeMap::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_the_record_under_way() {
+        for (id, want) in [
+            (None, 2),
+            (Some(0), 1 << 8 | 2),
+            (Some(7), 8 << 8 | 2),
+            (Some((1 << 24) - 2), 0xff_ffff << 8 | 2),
+            (Some((1 << 24) - 1), 2),
+            (Some(1 << 24), 2),
+            (Some(u32::MAX), 2),
+        ] {
+            about(id);
+            assert_eq!(word(Level::Warn), want, "{:?}", id);
+        }
+        about(None);
     }
 }

@@ -35,7 +35,8 @@
 //!   and [`OrFail`] give codes. A panic fails the record too, and its message
 //!   is in the failure; the other records of the batch go on.
 //! - [`config!`] declares the configuration and its JSON Schema.
-//! - [`json`] finds fields without parsing the rest.
+//! - [`json`] finds fields without parsing the rest. With the feature `serde`
+//!   whole structs come and go: `Record::parse`, `emit_json`, `config::by_serde`.
 //! - [`debug!`], [`info!`], [`warn!`], [`error!`] and [`count`] are seen by the
 //!   operator.
 //! - [`sign`] and [`http`] are for plugins that sign what a delivery sends, and
@@ -48,6 +49,8 @@
 #![warn(missing_docs)]
 
 mod answer;
+#[cfg(feature = "serde")]
+mod by_serde;
 pub mod config;
 mod frame;
 mod host;

@@ -16,7 +16,7 @@
 /// | setting | |
 /// |---|---|
 /// | `config: Type` | a [`config!`](crate::config!) struct, or any [`Config`](crate::Config); the function gets it as a third parameter: `fn f(r: &Record, out: &mut Out, config: &Type) -> Result` |
-/// | `config: Type = parse` | any other type, with the function `fn(&[u8]) -> Result<Type, impl Display>` that reads it from JSON: `config: Rules = serde_json::from_slice` |
+/// | `config: Type = parse` | any other type, with the function `fn(&[u8]) -> Result<Type, impl Display>` that reads it from JSON: `config: Rules = config::by_serde` with the feature `serde` |
 /// | `schema: "..."` | the JSON Schema of the configuration, if `Type` does not bring it: `include_str!("schema.json")` |
 /// | `outputs: { AUDIT: "audit" }` | the outputs beside the default one; `AUDIT` becomes a constant for [`Out::to`](crate::Out::to) |
 /// | `sample: ["...", ...]` | records in envelope form, such as `r#"{"key":"k","value":{"a":1}}"#`, for the warm-up and for tests: representative ones make the first batches fast |

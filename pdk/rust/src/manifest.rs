@@ -426,7 +426,8 @@ mod tests {
         }
     }
 
-    fn text(t: &Text) -> &str {
+    // Texts are constants here as in plugins: by value they are too much for a stack.
+    fn text(t: &'static Text) -> &'static str {
         std::str::from_utf8(&t.bytes[..t.len]).unwrap()
     }
 
@@ -438,9 +439,9 @@ mod tests {
             (1, 4, 0, None)
         );
         let _ = s.raw;
-        let t = manifest(&[&[Piece::Schema(&Settings::SCHEMA)]]);
+        const TEXT: Text = manifest(&[&[Piece::Schema(&Settings::SCHEMA)]]);
         assert_eq!(
-            text(&t),
+            text(&TEXT),
             concat!(
                 r#"{"type":"object","properties":{"fields":{"description":"Their \"names\".","type":"array","items":{"type":"string"}},"#,
                 r#""keep":{"type":"integer","minimum":0},"raw":{"description":"Anything"},"#,
@@ -452,13 +453,13 @@ mod tests {
 
     #[test]
     fn samples_stand_in_a_list() {
-        let t = manifest(&[
+        const TEXT: Text = manifest(&[
             &[Piece::Text("{"), Piece::Number(0), Piece::Number(1_200_000)],
             &[Piece::Sample("1"), Piece::Sample(r#"{"value":2}"#)],
             &[],
             &[Piece::Quoted("a\"b")],
         ]);
-        assert_eq!(text(&t), r#"{01200000,"sample":[1,{"value":2}]"a\"b""#);
+        assert_eq!(text(&TEXT), r#"{01200000,"sample":[1,{"value":2}]"a\"b""#);
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl std::fmt::Debug for Record<'_> {
 }
 
 #[cold]
-fn tombstone() -> Failure {
+pub(crate) fn tombstone() -> Failure {
     Failure::fail(1, "the record has no value (a tombstone)")
 }
 

@@ -4,7 +4,7 @@ pub use crate::manifest::{check_name, manifest, Piece, Text};
 
 use crate::answer::{Out, Result};
 use crate::frame::{self, Buffer};
-use crate::host::{log, Level};
+use crate::host::{about, log, Level};
 use crate::record::{Record, Request};
 use std::fmt;
 
@@ -111,10 +111,12 @@ pub(crate) fn process(
     for _ in 0..request.count {
         let (record, next) = request.record(at)?;
         at = next;
+        about(Some(record.id()));
         let mut out = Out::new(result, record);
         let answered = stage(&record, &mut out);
         out.finish(answered);
     }
+    about(None);
     let kind = u64::from(frame::VERSION) << 32 | u64::from(frame::RESULT) << 48;
     let length = result.len() as u64;
     result.word(0, kind | length);

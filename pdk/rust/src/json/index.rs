@@ -155,29 +155,30 @@ fn escaped(text: &[u8], i: usize, mut backslash: u64, carry: &mut bool) -> Optio
 /// is a number, true, false or null.
 #[inline(always)]
 fn scalar(b: &[u8], from: usize, to: usize) -> bool {
-    let (mut i, word) = (from, &b[from..to]);
-    // Most are digits, or digits, a point and digits.
-    if word[0] > b'0' && word[0] <= b'9' {
-        while i < to && b[i].wrapping_sub(b'0') < 10 {
-            i += 1;
-        }
-        if i < to && b[i] == b'.' {
-            i += 1;
-            let decimals = i;
-            while i < to && b[i].wrapping_sub(b'0') < 10 {
-                i += 1;
-            }
-            if i == decimals {
-                return false;
-            }
-        }
-        if i == to {
-            return true;
-        }
+    match b.get(from..from + 8) {
+        Some(word) if to - from <= 8 && short_number(word, to - from) => true,
+        _ => scalar_slow(&b[from..to]),
     }
-    scalar_slow(word)
 }
 
+/// Whether the first `n` of eight bytes, 1 to 8, are a number without a sign
+/// and exponent. No loop: a turn costs fuel.
+#[inline(always)]
+fn short_number(word: &[u8], n: usize) -> bool {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero = u64::from_le_bytes([b'0'; 8]);
+    let digits = word.try_into().map_or(0, u64::from_le_bytes) ^ zero; // digits are 0 to 9
+    let others = ((digits & !HIGH) + 0x7676_7676_7676_7676 | digits) & HIGH & (!0 >> (64 - 8 * n));
+    let point = others.trailing_zeros() as usize / 8; // 8: there is none
+    let whole = point.min(n);
+    if others & others.wrapping_sub(1) != 0 || word[0] == b'0' && whole > 1 {
+        return false;
+    }
+    others == 0 || word[point] == b'.' && point > 0 && point + 1 < n
+}
+
+#[cold]
+#[inline(never)]
 fn scalar_slow(word: &[u8]) -> bool {
     matches!(word, b"true" | b"false" | b"null") || plain::number(word, 0) == Ok(word.len())
 }

@@ -77,6 +77,8 @@ pub struct Object<'a> {
     spans: Vec<Span>,
     fault: Option<Fault>,
     escapes: bool,
+    /// It begins with the text, and has no white space between its tokens.
+    tight: bool,
 }
 
 impl<'a> Object<'a> {
@@ -100,11 +102,12 @@ impl<'a> Object<'a> {
     pub(crate) fn scan_prefix(text: &'a [u8], len: usize) -> Self {
         let mut spans = SPARE.with(|s| s.take());
         spans.clear();
-        let (escapes, fault) = match index::fill(text, len, &mut spans) {
-            Some(escapes) => (escapes, None),
+        let (escapes, fault, tight) = match index::fill(text, len, &mut spans) {
+            Some(escapes) => (escapes, None, true),
             None => {
                 spans.clear();
-                plain::fill(&text[..len], &mut spans)
+                let (escapes, fault) = plain::fill(&text[..len], &mut spans);
+                (escapes, fault, false)
             }
         };
         Object {
@@ -112,6 +115,7 @@ impl<'a> Object<'a> {
             spans,
             fault,
             escapes,
+            tight,
         }
     }
 
@@ -149,17 +153,21 @@ impl<'a> Object<'a> {
 
     #[inline(always)]
     fn member(&self, i: usize) -> Member<'a> {
-        let span = self.spans[i];
-        let part = |from: u32, to: u32| {
-            debug_assert!(from <= to && to as usize <= self.text.len());
-            // The spans are places in the text: only index and plain make them.
-            unsafe { self.text.get_unchecked(from as usize..to as usize) }
-        };
-        Member {
-            name: part(span.key, span.key_end),
-            value: part(span.value, span.value_end),
-            escapes: self.escapes,
-        }
+        member(self.text, self.spans[i], self.escapes)
+    }
+}
+
+#[inline(always)]
+fn member(text: &[u8], span: Span, escapes: bool) -> Member<'_> {
+    let part = |from: u32, to: u32| {
+        debug_assert!(from <= to && to as usize <= text.len());
+        // The spans are places in the text: only index and plain make them.
+        unsafe { text.get_unchecked(from as usize..to as usize) }
+    };
+    Member {
+        name: part(span.key, span.key_end),
+        value: part(span.value, span.value_end),
+        escapes,
     }
 }
 

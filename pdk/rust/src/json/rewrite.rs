@@ -1,12 +1,13 @@
 //! A changed copy of an object, written while its members are read.
 
-use super::{Member, Object, Span, ToJson};
+use super::{Fault, Member, Object, Span, ToJson};
 use crate::answer::{Failure, Result, Writer};
 use std::ops::Range;
 
 /// A changed copy of an [`Object`] under way into the answer. What is not
 /// touched is copied byte for byte, in the same order, without the white space
-/// between members; whole runs of untouched members are one copy.
+/// between members; whole runs of untouched members are one copy, and cost
+/// nothing before.
 ///
 /// ```
 /// use millrace_pdk::*;
@@ -32,49 +33,89 @@ use std::ops::Range;
 /// ```
 pub struct Rewrite<'o, 'a> {
     writer: Writer<'o, 'a>,
-    object: &'o Object<'o>,
+    // Of the object, so that its fields are variables of the stage's own loop.
+    text: &'o [u8],
+    spans: &'o [Span],
+    escapes: bool,
+    fault: Option<Fault>,
+    /// The object without white space between its members, where it has some.
+    tight: Option<Tight>,
+    /// The number of members that were read.
     next: usize,
-    span: Span,
+    /// The member that was touched last, as `next` was then, and how.
+    touched: usize,
     state: State,
-    /// Untouched text that waits to be copied.
-    run: (usize, usize),
-    /// A member is written, or in the run.
-    kept: bool,
+    /// Where the text begins that is not written yet. It is copied as it is up to
+    /// what is touched next. If members stand before, it begins with the comma
+    /// behind them.
+    from: usize,
+    removed: usize,
+    added: usize,
+    /// A member was added before the first one: a comma comes before that.
+    comma: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum State {
-    /// The member is to be kept as it is.
-    Untouched,
-    /// Its key is written or in the run, and so is a part of its value.
+    /// Its key is written, or a part of its value.
     Begun,
     /// Nothing of it is left to write.
     Done,
 }
 
-/// A run that nothing follows.
-const NOWHERE: (usize, usize) = (usize::MAX - 1, usize::MAX - 1);
+struct Tight {
+    text: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl Tight {
+    #[cold]
+    fn of(object: &Object<'_>) -> Self {
+        let mut text = vec![b'{'];
+        let mut spans = Vec::with_capacity(object.spans.len());
+        for s in &object.spans {
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            text.push(b'"');
+            let key = text.len();
+            text.extend_from_slice(&object.text[s.key as usize..s.key_end as usize]);
+            let key_end = text.len();
+            text.extend_from_slice(b"\":");
+            text.extend_from_slice(&object.text[s.value as usize..s.value_end as usize]);
+            spans.push(Span {
+                key: key as u32,
+                key_end: key_end as u32,
+                value: key_end as u32 + 2,
+                value_end: text.len() as u32,
+            });
+        }
+        text.push(b'}');
+        Tight { text, spans }
+    }
+}
 
 impl<'o, 'a> Rewrite<'o, 'a> {
     #[inline(always)]
-    pub(crate) fn new(mut writer: Writer<'o, 'a>, object: &'o Object<'o>) -> Self {
-        let tight = object.text.first() == Some(&b'{');
-        if !tight {
-            writer.push(b'{');
-        }
+    pub(crate) fn new(writer: Writer<'o, 'a>, object: &'o Object<'o>) -> Self {
         Rewrite {
             writer,
-            object,
-            next: 0,
-            span: Span {
-                key: 0,
-                key_end: 0,
-                value: 0,
-                value_end: 0,
+            text: object.text,
+            spans: &object.spans,
+            escapes: object.escapes,
+            fault: object.fault,
+            tight: if object.tight {
+                None
+            } else {
+                Some(Tight::of(object))
             },
+            next: 0,
+            touched: usize::MAX,
             state: State::Done,
-            run: if tight { (0, 1) } else { NOWHERE },
-            kept: false,
+            from: 0,
+            removed: 0,
+            added: 0,
+            comma: false,
         }
     }
 
@@ -84,51 +125,57 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Member<'o>>> {
-        self.settle();
-        if self.next == self.object.spans.len() {
-            return match self.object.fault {
+        if self.next == self.spans.len() {
+            return match self.fault {
                 None => Ok(None),
                 Some(fault) => Err(Failure::from(fault)),
             };
         }
-        let member = self.object.member(self.next);
-        self.span = self.object.spans[self.next];
+        let member = super::member(self.text, self.spans[self.next], self.escapes);
         self.next += 1;
-        self.state = State::Untouched;
         Ok(Some(member))
     }
 
     /// Leaves the member out.
     #[inline(always)]
     pub fn remove(&mut self) {
-        if self.state == State::Untouched {
-            self.state = State::Done;
+        if self.next == 0 || self.touched == self.next {
+            return;
         }
+        let span = self.span();
+        if self.kept() > 1 {
+            // Without the comma before it.
+            self.copy_to(span.key as usize - 2);
+            self.from = span.value_end as usize;
+            self.comma = false;
+        } else {
+            // Without the comma behind it, which is there unless it is the last.
+            self.copy_to(span.key as usize - 1);
+            let last = self.next == self.spans.len();
+            self.from = span.value_end as usize + usize::from(!last);
+        }
+        self.removed += 1;
+        self.touch(State::Done);
     }
 
     /// Gives the member another name. It comes before set and splice.
     #[inline(always)]
     pub fn rename(&mut self, name: &str) {
-        if self.state != State::Untouched {
+        if self.next == 0 || self.touched == self.next {
             return;
         }
-        self.comma();
-        let value = self.span.value as usize;
-        if name.bytes().all(|c| c >= 0x20 && c != b'"' && c != b'\\') {
-            self.writer.push(b'"');
+        let span = self.span();
+        if is_plain(name) {
+            self.copy_to(span.key as usize);
             self.writer.bytes(name.as_bytes());
-            if value == self.span.key_end as usize + 2 {
-                self.run = (value - 2, value);
-            } else {
-                self.writer.bytes(b"\":");
-                self.run = (value, value);
-            }
+            self.from = span.key_end as usize;
         } else {
+            self.copy_to(span.key as usize - 1);
+            self.comma();
             self.writer.bytes(name.to_json().as_bytes());
-            self.writer.push(b':');
-            self.run = (value, value);
+            self.from = span.key_end as usize + 1;
         }
-        self.state = State::Begun;
+        self.touch(State::Begun);
     }
 
     /// Gives the member another value.
@@ -139,15 +186,14 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     /// Gives the member another value, written as JSON already. That it is
     /// valid is the caller's affair.
     pub fn set_raw(&mut self, json: &[u8]) {
-        if self.state == State::Done {
+        if !self.is_open() {
             return;
         }
-        self.begin();
-        self.flush();
+        let span = self.span();
+        self.copy_to(span.value as usize);
         self.writer.bytes(json);
-        let end = self.span.value_end as usize;
-        self.run = (end, end);
-        self.state = State::Done;
+        self.from = span.value_end as usize;
+        self.touch(State::Done);
     }
 
     /// Replaces these bytes of the value's text, quotes counted, by others.
@@ -157,104 +203,117 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     /// Panics if the range does not lie in the value behind the last splice.
     #[inline(always)]
     pub fn splice(&mut self, range: Range<usize>, text: &str) {
-        if self.state == State::Done {
+        if !self.is_open() {
             return;
         }
-        self.begin();
-        let value = self.span.value as usize;
+        let span = self.span();
+        let value = span.value as usize;
         let (from, to) = (value + range.start, value + range.end);
         assert!(
-            self.run.1 <= from && from <= to && to <= self.span.value_end as usize,
+            self.from <= from && from <= to && to <= span.value_end as usize,
             "splice({}..{}) of a value of {} bytes",
             range.start,
             range.end,
-            self.span.value_end as usize - value
+            span.value_end as usize - value
         );
-        self.run.1 = from;
-        self.flush();
+        self.copy_to(from);
         self.writer.bytes(text.as_bytes());
-        self.run = (to, to);
+        self.from = to;
+        self.touch(State::Begun);
     }
 
     /// Adds a member behind those that were read so far.
     pub fn add<T: ToJson + ?Sized>(&mut self, name: &str, value: &T) {
-        self.settle();
-        self.state = State::Done;
-        self.comma();
+        let end = match self.next {
+            0 => 1,
+            _ => self.span().value_end as usize,
+        };
+        self.copy_to(end);
+        if self.kept() > 0 {
+            self.writer.push(b',');
+        }
         let mut text = name.to_json();
         text.push(':');
         value.append(&mut text);
         self.writer.bytes(text.as_bytes());
-        self.run = NOWHERE;
+        self.comma = self.next == 0 && !self.spans.is_empty();
+        self.added += 1;
+        self.from = end;
+        self.touch(State::Done);
     }
 
     /// Emits the copy. Members that were not read yet are kept.
     #[inline(always)]
     pub fn emit(mut self) -> Result {
-        while self.next()?.is_some() {}
-        // The run may go on to the bracket that ends the object.
-        if self.run.1 < self.object.text.len() && self.object.text[self.run.1] == b'}' {
-            self.run.1 += 1;
-            self.flush();
-        } else {
-            self.flush();
-            self.writer.push(b'}');
+        if let Some(fault) = self.fault {
+            return Err(Failure::from(fault));
         }
+        let (_, spans) = self.source();
+        let end = spans.last().map_or(1, |s| s.value_end as usize);
+        self.copy_to(end + 1);
         self.writer.emit()
     }
 
-    /// Completes the member that was read last.
     #[inline(always)]
-    fn settle(&mut self) {
-        if self.state == State::Untouched {
-            self.begin();
-        }
-        if self.state == State::Begun {
-            self.run.1 = self.span.value_end as usize;
+    fn source(&self) -> (&[u8], &[Span]) {
+        match &self.tight {
+            None => (self.text, self.spans),
+            Some(tight) => (&tight.text, &tight.spans),
         }
     }
 
-    /// Puts the key into the run, unless it is written.
+    /// Where the member that was read last lies in the source.
     #[inline(always)]
-    fn begin(&mut self) {
-        if self.state != State::Untouched {
-            return;
-        }
-        self.state = State::Begun;
-        let quote = self.span.key as usize - 1;
-        let colon = self.span.key_end as usize + 1;
-        // Between two members there is one comma, so one byte is that.
-        if quote != self.run.1 + usize::from(self.kept) {
-            self.comma();
-            self.run.0 = quote;
-        }
-        self.kept = true;
-        if self.span.value as usize == colon + 1 {
-            self.run.1 = colon + 1;
-        } else {
-            self.run.1 = colon;
-            self.flush();
-            self.writer.push(b':');
-            self.run = (self.span.value as usize, self.span.value as usize);
-        }
+    fn span(&self) -> Span {
+        self.source().1[self.next - 1]
     }
 
-    /// Writes what waits and the comma before another member.
+    /// The number of members that the copy has so far, that read last counted.
+    #[inline(always)]
+    fn kept(&self) -> usize {
+        self.next - self.removed + self.added
+    }
+
+    #[inline(always)]
+    fn touch(&mut self, state: State) {
+        self.touched = self.next;
+        self.state = state;
+    }
+
+    /// Whether there is a member whose value can still be changed.
+    #[inline(always)]
+    fn is_open(&self) -> bool {
+        self.next > 0 && (self.touched != self.next || self.state == State::Begun)
+    }
+
     #[inline(always)]
     fn comma(&mut self) {
-        self.flush();
-        if self.kept {
+        if self.comma {
             self.writer.push(b',');
+            self.comma = false;
         }
-        self.kept = true;
     }
 
+    /// Writes the source up to that place.
     #[inline(always)]
-    fn flush(&mut self) {
-        let (from, to) = self.run;
-        if from < to {
-            self.writer.copy(self.object.text, from, to);
+    fn copy_to(&mut self, to: usize) {
+        if self.from < to {
+            self.comma();
+            let text = match &self.tight {
+                None => self.text,
+                Some(tight) => &tight.text,
+            };
+            self.writer.copy(text, self.from, to);
+            self.from = to;
         }
-        self.run.0 = to;
     }
+}
+
+/// Whether the name needs no escapes. Without an early end: of a constant name
+/// nothing is left of it.
+#[inline(always)]
+fn is_plain(name: &str) -> bool {
+    !name.bytes().fold(false, |bad, c| {
+        bad | (c < 0x20) | (c == b'"') | (c == b'\\')
+    })
 }

@@ -86,9 +86,8 @@ fn one_byte_changed() {
     assert!(readers.indexed > 3000, "{} indexed", readers.indexed);
 }
 
-#[test]
-fn a_million_texts_from_tokens() {
-    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+/// A million texts made of tokens; a bad one is shown with its seed.
+fn a_million_texts(seed: u64) -> Readers {
     const TOKENS: [&[u8]; 48] = [
         b"{",
         b"}",
@@ -140,7 +139,7 @@ fn a_million_texts_from_tokens() {
         b"\"i\":false",
     ];
     let mut readers = Readers::default();
-    let mut state = SEED;
+    let mut state = seed;
     let mut b = Vec::new();
     for _ in 0..1_000_000 {
         b.clear();
@@ -167,12 +166,36 @@ fn a_million_texts_from_tokens() {
         };
         readers.check(&b, behind);
     }
+    readers
+}
+
+#[test]
+fn a_million_texts_from_tokens() {
+    let readers = a_million_texts(0x9e37_79b9_7f4a_7c15);
     assert!(
         readers.valid > 200_000 && readers.indexed > 200_000,
         "{} valid, {} indexed",
         readers.valid,
         readers.indexed
     );
+}
+
+/// FUZZ_SECONDS=600 cargo test -p millrace-pdk --release -- --ignored
+#[test]
+#[ignore = "runs for FUZZ_SECONDS, each time with other seeds"]
+fn texts_for_a_while() {
+    let seconds = std::env::var("FUZZ_SECONDS").map_or(10, |s| s.parse().unwrap());
+    let begin = std::time::SystemTime::now();
+    let mut seed = begin
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64
+        | 1;
+    while begin.elapsed().unwrap().as_secs() < seconds {
+        println!("seed {}", seed);
+        a_million_texts(seed);
+        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(2);
+    }
 }
 
 #[test]
@@ -316,6 +339,28 @@ fn numbers_are_those_of_the_standard_library() {
     }
 }
 
+/// Short numbers are looked at eight bytes at a time, whatever stands behind.
+#[test]
+fn short_numbers() {
+    let mut state = 3;
+    let (mut spans, mut numbers) = (Vec::new(), 0);
+    for _ in 0..300_000 {
+        let n = 1 + random(&mut state) % 9;
+        let word: String = (0..n)
+            .map(|_| b"0012345678999..-e/;"[random(&mut state) % 19] as char)
+            .collect();
+        let text = format!("{{\"a\":{}}}", word);
+        for behind in ["", "01.23456789"] {
+            let all = format!("{}{}", text, behind);
+            spans.clear();
+            let taken = index::fill(all.as_bytes(), text.len(), &mut spans).is_some();
+            assert_eq!(taken, is_json(word.as_bytes()), "{}", word);
+            numbers += u32::from(taken);
+        }
+    }
+    assert!(numbers > 50_000, "{} numbers", numbers);
+}
+
 #[test]
 fn words_compare_as_bytes_do() {
     let mut state = 5;
@@ -335,7 +380,9 @@ fn words_compare_as_bytes_do() {
 /// What the operations of a rewrite should make, member by member.
 fn slowly(text: &str, ops: &[usize]) -> String {
     let object = Object::read(text.as_bytes()).unwrap();
-    let mut parts = Vec::new();
+    let mut parts: Vec<String> = (0..ops[15] % 3)
+        .map(|i| format!("\"first\":{}", i))
+        .collect();
     for (member, op) in object.members().zip(ops) {
         let member = member.unwrap();
         let name = String::from_utf8_lossy(member.name).into_owned();
@@ -347,6 +394,9 @@ fn slowly(text: &str, ops: &[usize]) -> String {
             4 => parts.push(format!("\"{}\":{}!{}", name, &value[..1], &value[1..])),
             5 => parts.push(format!("\"{}\":{},\"added\":null", name, value)),
             6 => parts.push(format!("\"renamed\":!{}", value)),
+            7 => parts.push(format!("\"\\\"\":{}", value)),
+            8 => {}
+            9 => parts.push("\"instead\":true".to_owned()),
             _ => parts.push(format!("\"{}\":{}", name, value)),
         }
     }
@@ -368,11 +418,14 @@ fn rewrites() {
     for round in 0..40_000 {
         let text = &texts[round % texts.len()];
         let ops: Vec<usize> = (0..16)
-            .map(|_| random(&mut state) % if round % 2 == 0 { 7 } else { 20 })
+            .map(|_| random(&mut state) % if round % 2 == 0 { 10 } else { 20 })
             .collect();
         let stage = |r: &Record, out: &mut Out| -> crate::Result {
             let object = r.json()?;
             let mut to = out.rewrite(&object);
+            for i in 0..ops[15] % 3 {
+                to.add("first", &i);
+            }
             let mut k = 0;
             while to.next()?.is_some() {
                 match ops[k] {
@@ -384,6 +437,17 @@ fn rewrites() {
                     6 => {
                         to.rename("renamed");
                         to.splice(0..0, "!");
+                    }
+                    7 => to.rename("\""),
+                    8 => {
+                        to.remove();
+                        to.set("too late");
+                        to.rename("too late");
+                    }
+                    9 => {
+                        to.remove();
+                        to.add("instead", &true);
+                        to.remove();
                     }
                     _ => {}
                 }
