@@ -15,25 +15,31 @@ build:
 quickstart: build
 	bin/flowctl quickstart $(ARGS)
 
+# Modules of their own: the kit for Go, and the example that uses it.
+GO_MODULES := pdk/go examples/jt808
+
 # Everything: what `check` checks, and all tests with the race detector. The
 # second line is what is too slow with it: part of the spec tests, thirty
 # kills instead of twelve, a guest in Go, and rounds of hostile guests that put
 # back 64 MiB each time.
 test: check
 	$(GO) test -race -timeout 20m ./...
+	@for m in $(GO_MODULES); do (cd $$m && GOWORK=off $(GO) test -race ./...) || exit 1; done
 	$(GO) test -timeout 20m ./plugins/rewrite ./plugins/plugintest/guests ./plugins/plugintest/hostile ./cmd/internal/faulttest
 
 # Under a minute, for daily work.
 test-fast:
 	$(GO) test -short ./...
+	@for m in $(GO_MODULES); do (cd $$m && GOWORK=off $(GO) test -short ./...) || exit 1; done
 
-check: fmt-check vet staticcheck mod-check cross wasm-fixtures
+check: fmt-check vet staticcheck mod-check cross generate-check wasm-fixtures
 
 fmt-check:
-	@out=$$(gofmt -l cmd cluster examples plugins runtime); test -z "$$out" || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
+	@out=$$(gofmt -l cmd cluster examples pdk plugins runtime); test -z "$$out" || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
 
 vet:
 	$(GO) vet ./...
+	@for m in $(GO_MODULES); do (cd $$m && GOWORK=off $(GO) vet ./... && GOWORK=off GOOS=wasip1 GOARCH=wasm $(GO) vet .) || exit 1; done
 
 staticcheck:
 	$(GO) tool staticcheck ./...
@@ -41,6 +47,14 @@ staticcheck:
 mod-check:
 	$(GO) mod verify >/dev/null
 	$(GO) mod tidy -diff
+
+# Packs the plugin development kits that flowctl takes along.
+.PHONY: generate generate-check
+generate:
+	$(GO) run ./cmd/internal/packkits
+
+generate-check:
+	$(GO) run ./cmd/internal/packkits -check
 
 # flowctl runs on more systems than flowd does.
 cross:

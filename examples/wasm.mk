@@ -9,14 +9,15 @@ WASM_TOOLCHAIN  ?= $(CURDIR)/.toolchains/rust-wasm
 WASM_TINYGO     ?= $(CURDIR)/.toolchains/tinygo
 WASM_ASC        ?= $(CURDIR)/.toolchains/assemblyscript
 
-WASM_GUESTS     := examples/orders examples/upper examples/lines plugins/plugintest/guests/faulty plugins/plugintest/guests/wasi plugins/plugintest/guests/conformance plugins/plugintest/guests/mutant plugins/plugintest/guests/copy plugins/plugintest/guests/sign plugins/plugintest/guests/check \
+WASM_GUESTS     := examples/orders examples/upper examples/lines examples/mask examples/csv plugins/plugintest/guests/faulty plugins/plugintest/guests/wasi plugins/plugintest/guests/conformance plugins/plugintest/guests/mutant plugins/plugintest/guests/copy plugins/plugintest/guests/sign plugins/plugintest/guests/check \
   pdk/rust/examples/order_stage pdk/rust/examples/outcomes pdk/rust/examples/conformance_rust
-WASM_C_GUESTS   := plugins/plugintest/guests/pass plugins/plugintest/guests/orders-c plugins/plugintest/guests/orders-extism
-WASM_AS_GUESTS  := plugins/plugintest/guests/orders-as
-WASM_TGO_GUESTS := plugins/plugintest/guests/orders-tinygo
+WASM_C_GUESTS   := examples/frame-c plugins/plugintest/guests/pass plugins/plugintest/guests/versions plugins/plugintest/guests/orders-c plugins/plugintest/guests/orders-extism
+WASM_AS_GUESTS  := examples/mapping pdk/assemblyscript/examples/order_stage_as pdk/assemblyscript/examples/conformance_as pdk/assemblyscript/examples/outcomes_as plugins/plugintest/guests/orders-as
+WASM_TGO_GUESTS := examples/jt808 pdk/go/examples/order_stage_go pdk/go/examples/conformance_go plugins/plugintest/guests/orders-tinygo
 
 # Per Rust guest: the target, and flags beside the common ones.
 wasm_target_lines := wasm32-wasip1
+wasm_target_csv   := wasm32-wasip1
 wasm_target_wasi  := wasm32-wasip1
 wasm_target_copy  := wasm32-wasip1
 wasm_flags_orders := -Ctarget-feature=+simd128
@@ -24,20 +25,29 @@ wasm_flags_orders := -Ctarget-feature=+simd128
 # lies in the same place everywhere: cargo makes the names of symbols, and so
 # their order, out of the path of a crate that is not below the guest's root.
 WASM_SRC          ?= /tmp/millrace-wasm-src
-wasm_linked_guests := sign check
+wasm_linked_guests := mask sign check order_stage outcomes conformance_rust
 wasm_root          = $(if $(filter $(notdir $*),$(wasm_linked_guests)),$(WASM_SRC),$(CURDIR))
-wasm_remap_pdk    := --remap-path-prefix=$(CURDIR)/pdk/rust=millrace-pdk
 wasm_remap_linked := --remap-path-prefix=$(WASM_SRC)/pdk/rust=millrace-pdk
-wasm_flags_order_stage      := -Ctarget-feature=+simd128 $(wasm_remap_pdk)
-wasm_flags_outcomes         := $(wasm_remap_pdk)
-wasm_flags_conformance_rust := $(wasm_remap_pdk)
+wasm_flags_order_stage      := -Ctarget-feature=+simd128 $(wasm_remap_linked)
+wasm_flags_outcomes         := $(wasm_remap_linked)
+wasm_flags_conformance_rust := $(wasm_remap_linked)
+wasm_flags_mask             := -Ctarget-feature=+simd128 $(wasm_remap_linked)
 wasm_flags_sign             := $(wasm_remap_linked)
 wasm_flags_check            := $(wasm_remap_linked)
 
-# The manifest of guests whose compiler cannot embed it.
+# The manifest of guests whose compiler cannot embed it; - is the one that the
+# guest declares in its code.
+wasm_manifest_frame-c       := examples/frame-c/manifest.json
+wasm_manifest_mapping        := -
+wasm_manifest_order_stage_as := -
+wasm_manifest_conformance_as := -
+wasm_manifest_outcomes_as    := -
 wasm_manifest_orders-c      := examples/orders/manifest.json
 wasm_manifest_orders-as     := examples/orders/manifest.json
 wasm_manifest_orders-tinygo := examples/orders/manifest.json
+wasm_manifest_jt808          := -
+wasm_manifest_order_stage_go := -
+wasm_manifest_conformance_go := -
 
 wasm_all := rust c as tinygo
 ifeq ($(CI),true)
@@ -105,14 +115,18 @@ $(addprefix wasm-build/,$(WASM_C_GUESTS)): wasm-build/%: toolchains
 	clang-19 --target=wasm32 -nostdlib -Wl,--no-entry -Wl,--strip-all -Wl,-z,stack-size=16384 -o "$(wasm_bin)" "$(wasm_bin).o"
 	@$(wasm_embed)
 
+# Those with the kit find it as @millrace/pdk below as/.
+wasm_as_kit   := --enable simd --path "$(WASM_OUT)/as" --use ASC_GC_GRANULARITY=131072 --use abort=~lib/@millrace/pdk/assembly/index/abort
+wasm_as_flags  = $(if $(filter orders-as,$(notdir $*)),--noAssert --use abort=,$(wasm_as_kit))
 $(addprefix wasm-build/,$(WASM_AS_GUESTS)): wasm-build/%: toolchains
-	@mkdir -p "$(WASM_OUT)/guests"
-	cd $* && "$(WASM_ASC)/bin/asc" assembly/index.ts -o "$(wasm_bin)" -O3 --noAssert --runtime incremental --exportStart _initialize --use abort=
+	@mkdir -p "$(WASM_OUT)/guests" "$(WASM_OUT)/as/@millrace"
+	@ln -sfn "$(CURDIR)/pdk/assemblyscript" "$(WASM_OUT)/as/@millrace/pdk"
+	cd $* && "$(WASM_ASC)/bin/asc" assembly/index.ts -o "$(wasm_bin)" -O3 --runtime incremental --exportStart _initialize $(wasm_as_flags)
 	@$(wasm_embed)
 
 # LLVM 19 does not know two features that TinyGo names, and says so each time.
 $(addprefix wasm-build/,$(WASM_TGO_GUESTS)): wasm-build/%: toolchains
 	@mkdir -p "$(WASM_OUT)/guests"
-	cd $* && { "$(WASM_TINYGO)/bin/tinygo" build -o "$(wasm_bin)" -target=wasip1 -buildmode=c-shared -scheduler=none -opt=2 -no-debug . 2>&1 || echo "tinygo: no module"; } | \
+	cd $* && { GOWORK=off GOFLAGS=-mod=mod "$(WASM_TINYGO)/bin/tinygo" build -o "$(wasm_bin)" -target=wasip1 -buildmode=c-shared -scheduler=none -opt=2 -no-debug . 2>&1 || echo "tinygo: no module"; } | \
 	  { ! grep -v 'is not a recognized feature'; }
 	@$(wasm_embed)

@@ -1,5 +1,6 @@
 // Package pdk holds what flowctl takes along of the plugin development kits:
-// today the golden vectors that a guest of each kit passes. It is for cmd.
+// the kits themselves, packed, and the golden vectors that a guest of each kit
+// passes. It is for cmd.
 package pdk
 
 import (

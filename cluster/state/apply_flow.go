@@ -138,6 +138,13 @@ func validName(s string) bool {
 	return s != "" && len(s) <= maxName && utf8.ValidString(s) && !strings.ContainsAny(s, "\x00/")
 }
 
+func (p *Preflight) check() error {
+	if p != nil && len(p.Accepted) > maxName {
+		return refuse(Invalid, "pre-flight: what accepted it is longer than %d bytes", maxName)
+	}
+	return nil
+}
+
 func (t *tx) checkPins(pins []Pin) error {
 	seen := make(map[string]bool, len(pins))
 	for _, p := range pins {
@@ -156,6 +163,9 @@ func (c *FlowPut) apply(t *tx) (any, error) {
 	res, err := t.remembered(c.RequestID, KindFlowPut, c.At)
 	if res != nil || err != nil {
 		return res, err
+	}
+	if err := c.Preflight.check(); err != nil {
+		return nil, err
 	}
 	if !validName(c.Project) || !validName(c.Name) {
 		return nil, refuse(Invalid, "flow %q in project %q: names have 1 to %d bytes, without a slash", c.Name, c.Project, maxName)
@@ -181,7 +191,7 @@ func (c *FlowPut) apply(t *tx) (any, error) {
 		if f, err = c.create(t, nameKey); err != nil {
 			return nil, err
 		}
-		res = t.newRevision(f, &Revision{Document: c.Document, Resolved: c.Resolved, Pins: c.Pins, Connections: c.Connections, At: c.At})
+		res = t.newRevision(f, &Revision{Document: c.Document, Resolved: c.Resolved, Pins: c.Pins, Connections: c.Connections, At: c.At, Preflight: c.Preflight})
 		res.Created = true
 		t.remember(c.RequestID, KindFlowPut, c.At, res)
 		return res, nil
@@ -194,7 +204,7 @@ func (c *FlowPut) apply(t *tx) (any, error) {
 		slices.Equal(old.Pins, c.Pins) && slices.Equal(old.Connections, c.Connections) {
 		res = &FlowPutResult{Flow: f.ID, UID: f.UID, Revision: f.Revision, Deploy: f.Deploy, Unchanged: true}
 	} else {
-		res = t.newRevision(f, &Revision{Document: c.Document, Resolved: c.Resolved, Pins: c.Pins, Connections: c.Connections, At: c.At})
+		res = t.newRevision(f, &Revision{Document: c.Document, Resolved: c.Resolved, Pins: c.Pins, Connections: c.Connections, At: c.At, Preflight: c.Preflight})
 	}
 	t.remember(c.RequestID, KindFlowPut, c.At, res)
 	return res, nil
@@ -251,6 +261,9 @@ func (c *Activate) apply(t *tx) (any, error) {
 	if f == nil {
 		return nil, refuse(NotFound, "flow %d does not exist", c.Flow)
 	}
+	if err := c.Preflight.check(); err != nil {
+		return nil, err
+	}
 	if err := t.checkPins(c.Pins); err != nil {
 		return nil, err
 	}
@@ -269,7 +282,7 @@ func (c *Activate) apply(t *tx) (any, error) {
 	if slices.Equal(pins, old.Pins) {
 		res = &FlowPutResult{Flow: f.ID, UID: f.UID, Revision: f.Revision, Deploy: f.Deploy, Unchanged: true}
 	} else {
-		res = t.newRevision(f, &Revision{Document: old.Document, Resolved: old.Resolved, Pins: pins, Connections: old.Connections, At: c.At})
+		res = t.newRevision(f, &Revision{Document: old.Document, Resolved: old.Resolved, Pins: pins, Connections: old.Connections, At: c.At, Preflight: c.Preflight})
 	}
 	t.remember(c.RequestID, KindActivate, c.At, res)
 	return res, nil
@@ -282,6 +295,8 @@ func (c *FlowState) apply(t *tx) (any, error) {
 		return nil, refuse(NotFound, "flow %d does not exist", c.Flow)
 	case c.State >= numRunStates:
 		return nil, refuse(Invalid, "flow %s: %s is no state", f.FullName(), c.State)
+	case c.If != nil && *c.If != *f.InState():
+		return nil, refuse(StateMismatch, "flow %s: its state was changed meanwhile, it is %s now", f.FullName(), f.State)
 	case c.State == AutoPaused && f.State == Paused, c.State == f.State && c.Reason == f.Reason:
 		return f, nil
 	}

@@ -113,25 +113,96 @@ func (c *QueueExpire) apply(t *tx) (any, error) {
 	if f.head == nil {
 		return nil, refuse(NotFound, "flow %d does not exist", c.Flow)
 	}
-	var old []uint64
-	entries, size := f.queue.entries, f.queue.bytes
+	type oldest struct {
+		seq    uint64
+		reason string
+	}
+	var old []oldest
+	entries, size, read := f.queue.entries, f.queue.bytes, 0
 	res := &QueueOpResult{}
 	t.scan(flowPrefix(keyFailure, f.id), func(key, value []byte) bool {
 		e, _, err := decodeEntry(value)
 		t.fault(err)
-		if err != nil || e.Time >= c.Before && (c.KeepEntries == 0 || entries <= c.KeepEntries) && (c.KeepBytes == 0 || size <= c.KeepBytes) {
+		reason := DroppedExpired
+		if err == nil && e.Time >= c.Before {
+			reason = DroppedOldest
+		}
+		if err != nil || reason == DroppedOldest && (c.KeepEntries == 0 || entries <= c.KeepEntries) && (c.KeepBytes == 0 || size <= c.KeepBytes) {
 			return false
 		}
-		if res.More = len(old) == MaxExpire; res.More {
+		if res.More = len(old) == MaxExpire || read >= MaxExpireBytes; res.More {
 			return false
 		}
-		old = append(old, binary.BigEndian.Uint64(key[5:]))
+		read += len(value)
+		old = append(old, oldest{binary.BigEndian.Uint64(key[5:]), reason})
 		entries--
 		size -= uint64(len(value))
 		return true
 	})
-	for _, seq := range old {
-		if f.drop(seq, DroppedExpired) {
+	for _, e := range old {
+		if f.drop(e.seq, e.reason) {
+			res.Done++
+		}
+	}
+	f.finish()
+	res.Queue = f.queue.stats(f.id)
+	return res, nil
+}
+
+func (c *QueuePurge) apply(t *tx) (any, error) {
+	f := newFlowTx(t, c.Flow, c.At)
+	switch {
+	case f.head == nil:
+		return nil, refuse(NotFound, "flow %d does not exist", c.Flow)
+	case f.head.State == Running:
+		return nil, refuse(NotPaused, "flow %s runs; pause it first: run flowctl flow pause %s", f.head.FullName(), f.head.FullName())
+	}
+	res := &QueueOpResult{}
+	read := 0
+	full := func(n int) bool {
+		res.More = n == MaxExpire || read >= MaxExpireBytes
+		return res.More
+	}
+	type filed struct {
+		key []byte
+		idx failureIdx
+	}
+	var entries []filed
+	t.scan(flowPrefix(keyFailureIdx, f.id), func(key, value []byte) bool {
+		if full(len(entries)) {
+			return false
+		}
+		idx, err := decodeFailureIdx(value)
+		t.fault(err)
+		entries = append(entries, filed{append([]byte(nil), key...), idx})
+		return err == nil
+	})
+	var kept []RetryKey
+	if !res.More {
+		t.scan(flowPrefix(keyRetry, f.id), func(key, value []byte) bool {
+			if full(len(entries) + len(kept)) {
+				return false
+			}
+			k, err := decodeRetryKey(key, 0)
+			t.fault(err)
+			read += len(value)
+			kept = append(kept, k)
+			return err == nil
+		})
+	}
+	if t.err != nil {
+		return nil, nil
+	}
+	for _, e := range entries {
+		p := f.part(binary.BigEndian.Uint32(e.key[5:]))
+		p.unfile(e.key, e.idx)
+		p.w.base.drop(DroppedQueue, 1)
+		res.Done++
+	}
+	for _, k := range kept {
+		p := f.part(k.Part)
+		if _, was := p.remove(k.Offset, k.Path); was {
+			p.w.base.drop(DroppedQueue, 1)
 			res.Done++
 		}
 	}

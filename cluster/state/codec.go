@@ -46,6 +46,8 @@ type decoder struct {
 	err error
 	// form is the version of the command that is read.
 	form byte
+	// packed says that the call that was read has a compressed input.
+	packed bool
 }
 
 func (d *decoder) fail(what string) {

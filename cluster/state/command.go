@@ -40,6 +40,7 @@ const (
 	KindQueueOp
 	KindQueueExpire
 	KindQueueImport
+	KindQueuePurge
 )
 
 var kindNames = map[Kind]string{
@@ -48,7 +49,7 @@ var kindNames = map[Kind]string{
 	KindPartitionsAdd: "PartitionsAdd", KindConPut: "ConPut", KindConDel: "ConDel", KindAssign: "Assign", KindTarget: "Target",
 	KindCommit: "Commit", KindRetryOp: "RetryOp", KindOffsetReset: "OffsetReset", KindIngest: "Ingest",
 	KindPluginPut: "PluginPut", KindPluginAck: "PluginAck", KindActivate: "Activate", KindPluginDel: "PluginDel",
-	KindTrustPut: "TrustPut", KindChecksum: "Checksum", KindQueueOp: "QueueOp", KindQueueExpire: "QueueExpire", KindQueueImport: "QueueImport",
+	KindTrustPut: "TrustPut", KindChecksum: "Checksum", KindQueueOp: "QueueOp", KindQueueExpire: "QueueExpire", KindQueueImport: "QueueImport", KindQueuePurge: "QueuePurge",
 }
 
 func (k Kind) String() string {
@@ -61,7 +62,8 @@ func (k Kind) String() string {
 // version is the newest version of the form of commands of a kind; older ones
 // are read too.
 func (k Kind) version() byte {
-	if k == KindCommit {
+	switch k {
+	case KindCommit, KindFlowPut, KindFlowState, KindActivate:
 		return 2
 	}
 	return 1
@@ -128,16 +130,33 @@ type FlowPut struct {
 	At      int64
 	// RequestID makes a repetition within 10 minutes harmless; "" if none.
 	RequestID string
+	// Preflight of the revision; nil if nothing is known of one.
+	Preflight *Preflight
 }
 
 // FlowState pauses or resumes a flow. An owner's AutoPaused leaves a flow that
-// a person paused as it is. Its result is a *Flow.
+// a person paused as it is. It is refused with StateMismatch where If is set and
+// the flow's state is another. Its result is a *Flow.
 type FlowState struct {
 	Flow   FlowID
 	State  RunState
 	Reason string
 	At     int64
+	// If is the state that the flow must be in, so that nobody's change in
+	// between is undone; nil: any.
+	If *InState
 }
+
+// InState is a state of a flow, by all that is known of it.
+type InState struct {
+	State  RunState
+	Reason string
+	// At is when it began, Unix milliseconds.
+	At int64
+}
+
+// InState is the state that f is in.
+func (f *Flow) InState() *InState { return &InState{f.State, f.Reason, f.StateAt} }
 
 // FlowDelete removes a flow and all that belongs to it. It is refused with
 // QueueNotEmpty while the failure queue holds entries or records wait for
@@ -191,6 +210,8 @@ type Activate struct {
 	Pins      []Pin
 	At        int64
 	RequestID string
+	// Preflight of the revision; nil if nothing is known of one.
+	Preflight *Preflight
 }
 
 // SlotAssignment gives a slot to a node's life, or to nobody (zero node).
@@ -389,6 +410,8 @@ func newCommand(k Kind) Command {
 		return &QueueImport{}
 	case KindOffsetReset:
 		return &OffsetReset{}
+	case KindQueuePurge:
+		return &QueuePurge{}
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func (c *FlowPut) append(b []byte) []byte {
 	b = appendFixed64(putString(putString(b, c.Project), c.Name), c.UID)
 	b = putPins(putBytes(putBytes(b, c.Document), c.Resolved), c.Pins)
 	b = putUint(putUint(putStrings(b, c.Connections), uint64(c.Slots)), uint64(c.IfMatch))
-	return putString(putInt(b, c.At), c.RequestID)
+	return c.Preflight.append(putString(putInt(b, c.At), c.RequestID))
 }
 
 func (c *FlowPut) decode(d *decoder) {
@@ -22,15 +22,25 @@ func (c *FlowPut) decode(d *decoder) {
 	c.Document, c.Resolved, c.Pins = d.bytes(), d.bytes(), d.pins()
 	c.Connections, c.Slots, c.IfMatch = d.strings(), d.uint16(), d.uint32()
 	c.At, c.RequestID = d.int(), d.string()
+	if d.form > 1 {
+		c.Preflight = d.preflight()
+	}
 }
 
 func (c *FlowState) append(b []byte) []byte {
 	b = append(putUint(b, uint64(c.Flow)), byte(c.State))
-	return putInt(putString(b, c.Reason), c.At)
+	b = putInt(putString(b, c.Reason), c.At)
+	if c.If == nil {
+		return putBool(b, false)
+	}
+	return putInt(putString(append(putBool(b, true), byte(c.If.State)), c.If.Reason), c.If.At)
 }
 
 func (c *FlowState) decode(d *decoder) {
 	c.Flow, c.State, c.Reason, c.At = FlowID(d.uint32()), RunState(d.byte()), d.string(), d.int()
+	if d.form > 1 && d.bool() {
+		c.If = &InState{RunState(d.byte()), d.string(), d.int()}
+	}
 }
 
 func (c *FlowDelete) append(b []byte) []byte {
@@ -85,11 +95,14 @@ func (c *PluginDel) append(b []byte) []byte { return append(b, c.Digest[:]...) }
 func (c *PluginDel) decode(d *decoder)      { c.Digest = d.digest() }
 
 func (c *Activate) append(b []byte) []byte {
-	return putString(putInt(putPins(putUint(b, uint64(c.Flow)), c.Pins), c.At), c.RequestID)
+	return c.Preflight.append(putString(putInt(putPins(putUint(b, uint64(c.Flow)), c.Pins), c.At), c.RequestID))
 }
 
 func (c *Activate) decode(d *decoder) {
 	c.Flow, c.Pins, c.At, c.RequestID = FlowID(d.uint32()), d.pins(), d.int(), d.string()
+	if d.form > 1 {
+		c.Preflight = d.preflight()
+	}
 }
 
 func (c *Assign) append(b []byte) []byte {

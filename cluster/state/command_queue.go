@@ -65,20 +65,22 @@ type Skipped struct {
 	Reason SkipReason
 }
 
-// QueueOpResult answers QueueOp, QueueExpire and QueueImport.
+// QueueOpResult answers QueueOp, QueueExpire, QueuePurge and QueueImport.
 type QueueOpResult struct {
 	// Done counts the entries that were dropped, replayed or filed.
 	Done    int
 	Skipped []Skipped
-	// More: a QueueExpire has reached its bound and is to be repeated.
+	// More: a QueueExpire or QueuePurge has reached its bound and is to be
+	// repeated.
 	More bool
 	// Queue as it is after the command.
 	Queue QueueStats
 }
 
 // QueueExpire drops the oldest entries of a failure queue, by number, as long
-// as they are older than Before or the queue is above its bounds; at most
-// MaxExpire at once. Its result is a *QueueOpResult.
+// as they are older than Before (they count as DroppedExpired) or the queue is
+// above its bounds (DroppedOldest); at most MaxExpire at once, and no more than
+// begin within MaxExpireBytes. Its result is a *QueueOpResult.
 type QueueExpire struct {
 	Flow FlowID
 	// Before in Unix milliseconds; 0: none is too old.
@@ -88,8 +90,21 @@ type QueueExpire struct {
 	At                     int64
 }
 
-// MaxExpire is how many entries a QueueExpire drops at most.
-const MaxExpire = 1000
+const (
+	// MaxExpire is how many entries a QueueExpire or QueuePurge drops at most.
+	MaxExpire = 1000
+	// MaxExpireBytes is how much of them it reads, but for the last one.
+	MaxExpireBytes = 8 << 20
+)
+
+// QueuePurge drops entries of a flow that is to be deleted, those of its failure
+// queue first and then those that it keeps for another attempt; they count as
+// DroppedQueue. It is refused with NotPaused while the flow runs, and bounded as
+// a QueueExpire is. Its result is a *QueueOpResult.
+type QueuePurge struct {
+	Flow FlowID
+	At   int64
+}
 
 // ImportEntry is an entry of a QueueImport and its partition in the flow.
 type ImportEntry struct {
@@ -131,11 +146,13 @@ func (*QueueOp) Kind() Kind     { return KindQueueOp }
 func (*QueueExpire) Kind() Kind { return KindQueueExpire }
 func (*QueueImport) Kind() Kind { return KindQueueImport }
 func (*OffsetReset) Kind() Kind { return KindOffsetReset }
+func (*QueuePurge) Kind() Kind  { return KindQueuePurge }
 
 func (c *QueueOp) Stamp(at int64)     { stamp(&c.At, at) }
 func (c *QueueExpire) Stamp(at int64) { stamp(&c.At, at) }
 func (c *QueueImport) Stamp(at int64) { stamp(&c.At, at) }
 func (c *OffsetReset) Stamp(at int64) { stamp(&c.At, at) }
+func (c *QueuePurge) Stamp(at int64)  { stamp(&c.At, at) }
 
 func (c *QueueOp) append(b []byte) []byte {
 	b = append(putUint(b, uint64(c.Flow)), byte(c.Action))
@@ -176,6 +193,9 @@ func (c *QueueExpire) append(b []byte) []byte {
 func (c *QueueExpire) decode(d *decoder) {
 	c.Flow, c.Before, c.KeepEntries, c.KeepBytes, c.At = FlowID(d.uint32()), d.int(), d.uint(), d.uint(), d.int()
 }
+
+func (c *QueuePurge) append(b []byte) []byte { return putInt(putUint(b, uint64(c.Flow)), c.At) }
+func (c *QueuePurge) decode(d *decoder)      { c.Flow, c.At = FlowID(d.uint32()), d.int() }
 
 func (c *QueueImport) append(b []byte) []byte {
 	b = putUint(putUint(b, uint64(c.Flow)), uint64(len(c.Entries)))

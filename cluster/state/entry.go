@@ -40,7 +40,10 @@ const (
 	moreTold
 	moreExchange
 	moreSignatures
-	moreFlags = moreRef | moreHistory | moreRequeues | moreTold | moreExchange | moreSignatures
+	// moreRefusals: what the guest got in place of signatures follows them.
+	moreRefusals
+	moreCall
+	moreFlags = moreRef | moreHistory | moreRequeues | moreTold | moreExchange | moreSignatures | moreRefusals | moreCall
 )
 
 var (
@@ -144,18 +147,29 @@ func EncodeEntry(e *record.Entry) []byte {
 // DecodeEntry reads what EncodeEntry writes. The entry shares no memory with b.
 // Its Seq is 0 and its input's To is -1.
 func DecodeEntry(b []byte) (*record.Entry, error) {
-	e, compressed, err := decodeEntry(b)
-	if err != nil || !compressed {
-		return e, err
+	e, packed, err := decodeEntry(b)
+	if err != nil {
+		return nil, err
 	}
-	if e.Input.Value, err = decompress(e.Input.Value); err != nil {
-		return nil, fmt.Errorf("read failure entry: %w", err)
+	if packed.input {
+		if e.Input.Value, err = decompress(e.Input.Value); err != nil {
+			return nil, fmt.Errorf("read failure entry: %w", err)
+		}
+	}
+	if packed.call {
+		if err := unpackCall(e.Call); err != nil {
+			return nil, err
+		}
 	}
 	return e, nil
 }
 
-// decodeEntry reads an entry and leaves its input's value as it is stored.
-func decodeEntry(b []byte) (e *record.Entry, compressed bool, err error) {
+// packed says which values of a stored entry are compressed.
+type packed struct{ input, call bool }
+
+// decodeEntry reads an entry and leaves the values of its input and its call as
+// they are stored.
+func decodeEntry(b []byte) (e *record.Entry, as packed, err error) {
 	d := &decoder{b: b}
 	d.version(entryVersion)
 	e = &record.Entry{}
@@ -203,9 +217,9 @@ func decodeEntry(b []byte) (e *record.Entry, compressed bool, err error) {
 		d.more(e)
 	}
 	if err := d.end(); err != nil {
-		return nil, false, fmt.Errorf("read failure entry: %w", err)
+		return nil, as, fmt.Errorf("read failure entry: %w", err)
 	}
-	return e, flags&entryZstd != 0, nil
+	return e, packed{flags&entryZstd != 0, d.packed}, nil
 }
 
 // moreOf says which of the parts that follow the value an entry has.
@@ -227,6 +241,12 @@ func moreOf(e *record.Entry) (more uint64) {
 	}
 	if e.Replay != nil && len(e.Replay.Signatures) > 0 {
 		more |= moreSignatures
+		if refused(e.Replay.Signatures) {
+			more |= moreRefusals
+		}
+	}
+	if e.Call != nil {
+		more |= moreCall
 	}
 	return more
 }
@@ -248,12 +268,13 @@ func putMore(b []byte, e *record.Entry, more uint64) []byte {
 		b = putExchange(b, e.Exchange)
 	}
 	if more&moreSignatures != 0 {
-		b = putUint(b, uint64(len(e.Replay.Signatures)))
-		for i := range e.Replay.Signatures {
-			s := &e.Replay.Signatures[i]
-			b = putUint(putUint(b, uint64(s.Handle)), uint64(s.Alg))
-			b = putBytes(append(b, s.MessageSHA256[:]...), s.Signature)
-		}
+		b = putSignatures(b, e.Replay.Signatures)
+	}
+	if more&moreRefusals != 0 {
+		b = putRefusals(b, e.Replay.Signatures)
+	}
+	if more&moreCall != 0 {
+		b = putCall(b, e.Call)
 	}
 	return b
 }
@@ -283,23 +304,14 @@ func (d *decoder) more(e *record.Entry) {
 	if more&moreSignatures != 0 {
 		d.signatures(e.Replay)
 	}
+	if more&moreRefusals != 0 {
+		d.refusals(e.Replay)
+	}
+	if more&moreCall != 0 {
+		e.Call = d.call()
+	}
 	if d.err == nil && moreOf(e) != more {
 		d.fail("a further part is empty")
-	}
-}
-
-func (d *decoder) signatures(r *record.Replay) {
-	n := d.count(35)
-	if r == nil {
-		d.fail("signatures without a replay")
-		return
-	}
-	r.Signatures = make([]record.Signature, n)
-	for i := range r.Signatures {
-		s := &r.Signatures[i]
-		s.Handle, s.Alg = d.uint32(), d.uint32()
-		copy(s.MessageSHA256[:], d.fixed(len(s.MessageSHA256)))
-		s.Signature = d.bytes()
 	}
 }
 

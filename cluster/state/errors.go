@@ -31,9 +31,11 @@ const (
 	NotPaused
 	// GenerationMismatch: the flow's offsets were reset meanwhile.
 	GenerationMismatch
+	// StateMismatch: the flow was paused or resumed meanwhile.
+	StateMismatch
 )
 
-var refusalNames = [...]string{"", "invalid", "not found", "revision mismatch", "queue not empty", "in use", "exists", "too many", "stale incarnation", "not paused", "generation mismatch"}
+var refusalNames = [...]string{"", "invalid", "not found", "revision mismatch", "queue not empty", "in use", "exists", "too many", "stale incarnation", "not paused", "generation mismatch", "state mismatch"}
 
 func (c RefusalCode) Error() string {
 	if int(c) < len(refusalNames) && c > 0 {

@@ -81,7 +81,8 @@ func fullEntry() *record.Entry {
 }
 
 // otherEntries are one whose replay tells fuel and limits, one that has no
-// replay, one of a delivery, and one with some of what later versions added.
+// replay, one of a delivery, one with some of what later versions added, and
+// those of plugins that sign and validate.
 func otherEntries() []*record.Entry {
 	used, none := fullEntry(), fullEntry()
 	used.Replay.Fuel, used.Replay.FuelLimit, used.Replay.MemoryLimit, used.Replay.FuelCosts = 4711, 1_200_000, 64<<20, 2
@@ -93,7 +94,19 @@ func otherEntries() []*record.Entry {
 		RequestBody: []byte("body"), RequestCut: true, Status: 503, ResponseHeaders: []record.Header{{Key: "Retry-After", Value: []byte("5")}}, ResponseBody: []byte{}}
 	signed.Replay.Signatures = []record.Signature{{Handle: 1, Alg: 2, MessageSHA256: record.SHA256(digestC), Signature: []byte("sig")}}
 	signed.Exchange = &record.Exchange{ResponseCut: true}
-	return []*record.Entry{used, none, sent, signed}
+	judged, refused := fullEntry(), fullEntry()
+	judged.Replay = nil
+	judged.Call = &record.Call{Stage: "deliver.validate", Plugin: "check@1.0.0", Digest: digestB.String(), Class: record.Rejected, Code: 7, Message: "code 7",
+		Input:  record.Record{Value: []byte(strings.Repeat("answer ", 100)), Headers: []record.Header{{Key: ":status", Value: []byte("200")}, {Key: "Set-Cookie", Value: []byte("***")}}, Topic: "deliver.validate", Offset: 1 << 60, Timestamp: 5, Attempt: 1, To: -1},
+		Hidden: []string{"Set-Cookie"}, Replay: &record.Replay{BatchID: 6, Now: 1_700_000_000_002, ImageLevel: 2, ConfigHash: 8, Fuel: 12, FuelLimit: 34, MemoryLimit: 56, FuelCosts: 2, Logs: []string{"c"}}}
+	refused.Replay.Signatures = []record.Signature{{Handle: 1, Alg: 2, Refused: -2}, {Signature: []byte("sig")}}
+	refused.Call = &record.Call{Stage: "deliver.sign", Digest: digestB.String(), Class: record.Fuel, InputOmitted: true, InputHash: 77, NoReplay: "too many",
+		Input: record.Record{Topic: "deliver.sign", Attempt: 1, To: -1}}
+	again := *refused.Call
+	again.NoReplay, again.Replay = "", &record.Replay{Signatures: refused.Replay.Signatures}
+	third := fullEntry()
+	third.Call = &again
+	return []*record.Entry{used, none, sent, signed, judged, refused, third}
 }
 
 func someHistory() []record.Attempt {
@@ -118,15 +131,16 @@ func sampleCommands() []Command {
 		Input: record.Record{Topic: "orders", Offset: 100, Attempt: 1, To: -1}}
 	return []Command{
 		&NodeUp{nodeA, 3, "127.0.0.1:7070", "1.0.0", 1_700_000_000_000},
-		&FlowPut{Project: "default", Name: "orders", UID: 42, Document: []byte("flow: v1\n"), Resolved: []byte("{}"), Pins: pins, Connections: []string{"main"}, Slots: 4, IfMatch: 1, At: 5, RequestID: "r1"},
-		&FlowState{7, AutoPaused, "the queue is full", 6},
+		&FlowPut{Project: "default", Name: "orders", UID: 42, Document: []byte("flow: v1\n"), Resolved: []byte("{}"), Pins: pins, Connections: []string{"main"}, Slots: 4, IfMatch: 1, At: 5, RequestID: "r1", Preflight: &Preflight{Skipped: true}},
+		&FlowState{7, AutoPaused, "the queue is full", 6, nil},
+		&FlowState{7, Running, "", 6, &InState{Paused, "its offsets are being reset", 5}},
 		&FlowDelete{7, true, 7},
 		&PartitionsAdd{7, []PartitionKey{{"kafka", "main", "orders", [16]byte{1}, "", 3}, {"file", "", "/tmp/in", [16]byte{}, "b", 0}}, 8},
 		&ConPut{"main", []byte("connection: v1\n"), 9},
 		&ConDel{"main"},
 		&PluginPut{digestA, "default", "orders", "1.0.0", 12345, "stage/1", "call", []byte(`{"a":1}`), 10},
 		&PluginDel{digestA},
-		&Activate{7, pins[:1], 11, "r2"},
+		&Activate{7, pins[:1], 11, "r2", &Preflight{false, 1000, 12, 3, "max-diff 2%"}},
 		&Assign{[]SlotAssignment{{7, 1, nodeA, 3}, {7, 2, uuid.Nil, 0}}, 12},
 		&Commit{Node: nodeA, Incarnation: 3, Items: []CommitItem{
 			{Flow: 7, Slot: 1, Epoch: 9, Part: 1, Low: 100, Ranges: []Range{{102, 105}, {107, 108}}, Generation: 2, Deploy: 4, Life: 11, Tally: someTally(),
@@ -140,6 +154,7 @@ func sampleCommands() []Command {
 		&QueueExpire{7, 1_700_000_000_000, 100, 1 << 30, 15},
 		&QueueImport{7, []ImportEntry{{1, fullEntry()}}, 16},
 		&OffsetReset{7, 2, []Position{{1, 100}, {2, 0}}, 17},
+		&QueuePurge{7, 18},
 	}
 }
 
@@ -208,7 +223,7 @@ func TestValuesGolden(t *testing.T) {
 	pins := []Pin{{"1-map", digestA, "1.0.0"}}
 	flow := &Flow{ID: 7, UID: 42, Project: "default", Name: "orders", State: Paused, Reason: "asked", StateAt: 1, CreatedAt: 2, UpdatedAt: 3,
 		Revision: 4, Deploy: 5, Generation: 6, Slots: 8, Parts: 9, Connections: []string{"main"}}
-	rev := &Revision{Flow: 7, Number: 4, Document: []byte("flow: v1"), Resolved: []byte("{}"), Pins: pins, Connections: []string{"main"}, At: 3, Deploy: 5}
+	rev := &Revision{Flow: 7, Number: 4, Document: []byte("flow: v1"), Resolved: []byte("{}"), Pins: pins, Connections: []string{"main"}, At: 3, Deploy: 5, Preflight: &Preflight{false, 1000, 12, 3, "yes"}}
 	dep := &Deployment{Flow: 7, Generation: 5, Revision: 4, Pins: pins, At: 3}
 	par := PartitionKey{"kafka", "main", "orders", [16]byte{9}, "b", 2}
 	wm := Watermark{Part: 3, Low: 100, Ranges: []Range{{103, 107}, {110, 111}}, Generation: 1, Deploy: 5,
@@ -280,7 +295,7 @@ func TestValuesGolden(t *testing.T) {
 	for i, e := range otherEntries() {
 		b = EncodeEntry(e)
 		back, err := DecodeEntry(b)
-		add([]string{"entry with fuel", "entry that cannot be replayed", "entry of a delivery", "entry with signatures"}[i], dec(e, b, back, err))
+		add([]string{"entry with fuel", "entry that cannot be replayed", "entry of a delivery", "entry with signatures", "entry with the call of a plugin that validates", "entry with refused signatures and a call", "entry with a call that was refused signatures"}[i], dec(e, b, back, err))
 	}
 	for i, e := range []*record.Retry{fullRetry(), plainRetry()} {
 		b = EncodeRetry(e)

@@ -52,7 +52,7 @@ func genPins(t *rapid.T) []Pin {
 
 func genCommand(t *rapid.T) Command {
 	requestID := rapid.SampledFrom([]string{"", "", "r1", "r2"})
-	switch rapid.IntRange(0, 20).Draw(t, "kind") {
+	switch rapid.IntRange(0, 21).Draw(t, "kind") {
 	case 0:
 		return &NodeUp{genNodes.Draw(t, "node"), rapid.Uint64Range(0, 4).Draw(t, "life"), "addr", "v", genAt.Draw(t, "at")}
 	case 1, 2:
@@ -60,7 +60,8 @@ func genCommand(t *rapid.T) Command {
 			Connections: []string{genNames.Draw(t, "con")}, Slots: rapid.SampledFrom([]uint16{0, 0, 1, 2, 3}).Draw(t, "slots"),
 			IfMatch: rapid.SampledFrom([]uint32{0, 0, 0, 1, 2}).Draw(t, "if"), At: genAt.Draw(t, "at"), RequestID: requestID.Draw(t, "request")}
 	case 3:
-		return &FlowState{genFlows.Draw(t, "flow"), RunState(rapid.IntRange(0, 3).Draw(t, "state")), genNames.Draw(t, "reason"), genAt.Draw(t, "at")}
+		return &FlowState{genFlows.Draw(t, "flow"), RunState(rapid.IntRange(0, 3).Draw(t, "state")), genNames.Draw(t, "reason"), genAt.Draw(t, "at"),
+			rapid.SampledFrom([]*InState{nil, nil, {Paused, "a", 1}, {Running, "", 1}}).Draw(t, "if")}
 	case 4:
 		return &FlowDelete{genFlows.Draw(t, "flow"), rapid.Bool().Draw(t, "purge"), genAt.Draw(t, "at")}
 	case 5:
@@ -81,7 +82,7 @@ func genCommand(t *rapid.T) Command {
 	case 9:
 		return &PluginDel{genDigests.Draw(t, "digest")}
 	case 10:
-		return &Activate{genFlows.Draw(t, "flow"), genPins(t), genAt.Draw(t, "at"), requestID.Draw(t, "request")}
+		return &Activate{genFlows.Draw(t, "flow"), genPins(t), genAt.Draw(t, "at"), requestID.Draw(t, "request"), genPreflight(t)}
 	case 11:
 		return &Assign{rapid.SliceOfN(rapid.Custom(func(t *rapid.T) SlotAssignment {
 			return SlotAssignment{genFlows.Draw(t, "flow"), rapid.Uint16Range(0, 3).Draw(t, "slot"), rapid.SampledFrom([]uuid.UUID{nodeA, nodeB, uuid.Nil}).Draw(t, "node"), rapid.Uint64Range(0, 4).Draw(t, "life")}
@@ -95,6 +96,8 @@ func genCommand(t *rapid.T) Command {
 		return &QueueImport{genFlows.Draw(t, "flow"), []ImportEntry{{rapid.Uint32Range(0, 3).Draw(t, "part"), genEntry(t)}}, genAt.Draw(t, "at")}
 	case 15:
 		return &OffsetReset{genFlows.Draw(t, "flow"), rapid.Uint32Range(0, 1).Draw(t, "if"), []Position{{rapid.Uint32Range(0, 3).Draw(t, "part"), rapid.Int64Range(0, 20).Draw(t, "offset")}}, genAt.Draw(t, "at")}
+	case 16:
+		return &QueuePurge{genFlows.Draw(t, "flow"), genAt.Draw(t, "at")}
 	default:
 		return genCommit(t)
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -205,6 +206,67 @@ func TestExpireIsBounded(t *testing.T) {
 	}
 	f.refused(&QueueExpire{Flow: 99}, NotFound, "flow 99")
 	f.refused(&QueueOp{Flow: flow, Action: 9}, Invalid, "action 9")
+}
+
+// Large entries: no command reads more than MaxExpireBytes and one entry.
+func TestExpireIsBoundedInBytes(t *testing.T) {
+	f := newFixture(t)
+	flow := f.running("a").Flow
+	large := make([]byte, 1<<20)
+	rng := rand.NewChaCha8([32]byte{1})
+	_, _ = rng.Read(large)
+	c := &Commit{Node: nodeA, Incarnation: 1, Items: []CommitItem{{Flow: flow, Epoch: 1, Tally: Tally{Read: 20}}}}
+	for off := range int64(10) {
+		e := failure(flow, 0, off)
+		e.Entry.Input.Value = large
+		k := &record.Retry{Stage: "push", Input: record.Record{Topic: "t", Offset: 10 + off, Value: large, Attempt: 1, To: -1}, Hold: 1}
+		c.Failures, c.Keeps = append(c.Failures, e), append(c.Keeps, CommitRetry{Flow: flow, Entry: k})
+	}
+	accept[*CommitResult](f, c)
+	const most = MaxExpireBytes>>20 + 1
+	if r := accept[*QueueOpResult](f, &QueueExpire{Flow: flow, KeepEntries: 1}); r.Done > most || !r.More || r.Queue.Entries != 10-uint64(r.Done) {
+		t.Errorf("expired %+v", r)
+	}
+	accept[*Flow](f, &FlowState{Flow: flow, State: Paused})
+	for _, want := range []bool{true, false} {
+		r := accept[*QueueOpResult](f, &QueuePurge{Flow: flow})
+		if r.More != want || r.Queue.Entries != 0 || (r.Queue.Kept > 0) != want || r.Queue.Kept > 0 && r.Queue.Kept < 10-most {
+			t.Errorf("purged %+v, more to come %t", r, want)
+		}
+		receipts, err := f.s.Receipt(flow)
+		if err != nil || receipts[0].Unaccounted() != 0 || receipts[0].Kept != int64(r.Queue.Kept) {
+			t.Errorf("receipt %+v, %v", receipts, err)
+		}
+		if err := checkRetryKeys(f.s, flow); err != nil {
+			t.Error(err)
+		}
+	}
+	f.refused(&QueuePurge{Flow: 99}, NotFound, "flow 99")
+}
+
+// A purge takes MaxExpire entries at a time.
+func TestPurgeIsBounded(t *testing.T) {
+	f := newFixture(t)
+	flow := f.running("a").Flow
+	c := &Commit{Node: nodeA, Incarnation: 1, Items: []CommitItem{{Flow: flow, Epoch: 1, Tally: Tally{Read: MaxExpire + 5}}}}
+	for off := range int64(MaxExpire + 5) {
+		if off%2 == 0 {
+			c.Failures = append(c.Failures, failure(flow, 0, off))
+		} else {
+			c.Keeps = append(c.Keeps, CommitRetry{Flow: flow, Entry: &record.Retry{Stage: "push", Input: record.Record{Topic: "t", Offset: off, Attempt: 1, To: -1}, Hold: 1}})
+		}
+	}
+	accept[*CommitResult](f, c)
+	accept[*Flow](f, &FlowState{Flow: flow, State: Paused})
+	if r := accept[*QueueOpResult](f, &QueuePurge{Flow: flow}); r.Done != MaxExpire || !r.More || r.Queue.Entries != 0 || r.Queue.Kept != 5 {
+		t.Errorf("first: %+v", r)
+	}
+	if err := checkRetryKeys(f.s, flow); err != nil {
+		t.Error(err)
+	}
+	if r := accept[*QueueOpResult](f, &QueuePurge{Flow: flow}); r.Done != 5 || r.More || r.Queue.Kept != 0 || r.Queue.KeptBytes != 0 {
+		t.Errorf("second: %+v", r)
+	}
 }
 
 func TestOffsetReset(t *testing.T) {

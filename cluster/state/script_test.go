@@ -160,6 +160,8 @@ func (s *script) command(line string) Command {
 		return c
 	case "expire":
 		return &QueueExpire{Flow: s.flow, Before: s.int(opts["before"]), KeepEntries: uint64(s.int(opts["entries"])), KeepBytes: uint64(s.int(opts["bytes"]))}
+	case "purge":
+		return &QueuePurge{Flow: s.flow}
 	case "import":
 		c := &QueueImport{Flow: s.flow}
 		for _, a := range args {

@@ -1,8 +1,10 @@
 package state
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -161,7 +163,7 @@ func TestFlowStates(t *testing.T) {
 	put := f.running("a")
 	set := func(s RunState, reason string, want RunState, wantReason string) {
 		t.Helper()
-		if fl := accept[*Flow](f, &FlowState{put.Flow, s, reason, 5}); fl.State != want || fl.Reason != wantReason {
+		if fl := accept[*Flow](f, &FlowState{Flow: put.Flow, State: s, Reason: reason, At: 5}); fl.State != want || fl.Reason != wantReason {
 			t.Errorf("set %s: %s (%s), want %s (%s)", s, fl.State, fl.Reason, want, wantReason)
 		}
 	}
@@ -169,7 +171,32 @@ func TestFlowStates(t *testing.T) {
 	set(Paused, "asked", Paused, "asked")
 	set(AutoPaused, "queue full", Paused, "asked")
 	set(Running, "", Running, "")
-	f.refused(&FlowState{put.Flow, 9, "", 1}, Invalid, "no state")
+	f.refused(&FlowState{Flow: put.Flow, State: 9, At: 1}, Invalid, "no state")
+
+	// What was said of a state that is over changes nothing, also if the next
+	// one began in the same millisecond.
+	own := accept[*Flow](f, &FlowState{Flow: put.Flow, State: Paused, Reason: "own", At: 6})
+	was := own.InState()
+	accept[*Flow](f, &FlowState{Flow: put.Flow, State: Paused, Reason: "asked", At: 6})
+	f.refused(&FlowState{Flow: put.Flow, State: Running, At: 6, If: was}, StateMismatch, "changed meanwhile, it is paused now")
+	set(Paused, "own", Paused, "own")
+	f.refused(&FlowState{Flow: put.Flow, State: Running, At: 6, If: was}, StateMismatch, "changed meanwhile")
+	now := &InState{Paused, "own", 5}
+	if fl := accept[*Flow](f, &FlowState{Flow: put.Flow, State: Running, At: 7, If: now}); fl.State != Running {
+		t.Errorf("from %+v: %s", now, fl.State)
+	}
+}
+
+// A FlowState of the first form, without a condition, is still in the log.
+func TestFlowStatesOfTheFirstForm(t *testing.T) {
+	b, err := hex.DecodeString("06010702117468652071756575652069732066756c6c0c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &FlowState{Flow: 7, State: AutoPaused, Reason: "the queue is full", At: 6}
+	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
 }
 
 func TestPartitionsAreNeverRenumbered(t *testing.T) {
@@ -389,7 +416,7 @@ func TestChanged(t *testing.T) {
 		t.Error("progress of records counts as a change")
 	}
 	for _, c := range []Command{
-		&FlowState{put.Flow, Paused, "", 1}, &ConPut{"c", nil, 1}, &NodeUp{Node: nodeA, Incarnation: 2}, &PartitionsAdd{put.Flow, []PartitionKey{{Kind: "file"}}, 1},
+		&FlowState{Flow: put.Flow, State: Paused, At: 1}, &ConPut{"c", nil, 1}, &NodeUp{Node: nodeA, Incarnation: 2}, &PartitionsAdd{put.Flow, []PartitionKey{{Kind: "file"}}, 1},
 		&Assign{Slots: []SlotAssignment{{put.Flow, 0, nodeA, 2}}}, &PluginPut{Digest: digestA, Namespace: "n", Name: "n", Version: "1"}, &FlowDelete{put.Flow, true, 1},
 	} {
 		ch := f.s.Changed()

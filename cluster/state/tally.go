@@ -13,6 +13,8 @@ const (
 	DroppedQueue = "queue"
 	// DroppedExpired: taken out of the failure queue by its retention.
 	DroppedExpired = "expired"
+	// DroppedOldest: taken out of the failure queue since it was full.
+	DroppedOldest = "oldest"
 	// DroppedReplaced: an entry that gave way to another one of its emission,
 	// whose record was read again or ran again from where it had failed.
 	DroppedReplaced = "replaced"

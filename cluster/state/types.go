@@ -105,6 +105,21 @@ type Revision struct {
 	At int64
 	// Deploy is the generation that the revision began.
 	Deploy uint32
+	// Preflight is nil where nobody said anything of one.
+	Preflight *Preflight
+}
+
+// Preflight is how the new plugins of a revision were held against the old ones
+// before it was made, as whoever made it says.
+type Preflight struct {
+	// Skipped: nothing was compared, because that was asked for.
+	Skipped bool
+	// Records that went through both; Differ of them are answered otherwise,
+	// NewFailures more fail and did not before. Summed over the stages.
+	Records, Differ, NewFailures uint64
+	// Accepted is by what differences were taken, as "max-diff 2%" or "yes"; at
+	// most 255 bytes, "" if none had to be.
+	Accepted string
 }
 
 // Deployment is one change of what a flow runs.

@@ -89,20 +89,42 @@ func (d *decoder) pins() []Pin {
 	return pins
 }
 
+// append writes p, which may be nil.
+func (p *Preflight) append(b []byte) []byte {
+	if p == nil {
+		return putBool(b, false)
+	}
+	b = putBool(putBool(b, true), p.Skipped)
+	return putString(putUint(putUint(putUint(b, p.Records), p.Differ), p.NewFailures), p.Accepted)
+}
+
+func (d *decoder) preflight() *Preflight {
+	if !d.bool() {
+		return nil
+	}
+	return &Preflight{Skipped: d.bool(), Records: d.uint(), Differ: d.uint(), NewFailures: d.uint(), Accepted: d.string()}
+}
+
+// revisionVersion is the version of a revision that may tell of a pre-flight.
+const revisionVersion = 2
+
 func (r *Revision) encode() []byte {
-	b := newValue(64 + len(r.Document) + len(r.Resolved))
+	b := append(make([]byte, 0, 64+len(r.Document)+len(r.Resolved)), revisionVersion)
 	b = putInt(b, r.At)
 	b = putUint(b, uint64(r.Deploy))
 	b = putBytes(putBytes(b, r.Document), r.Resolved)
-	return putStrings(putPins(b, r.Pins), r.Connections)
+	return r.Preflight.append(putStrings(putPins(b, r.Pins), r.Connections))
 }
 
 func decodeRevision(flow FlowID, number uint32, b []byte) (*Revision, error) {
 	r := &Revision{Flow: flow, Number: number}
-	err := decodeValue("flow revision", b, func(d *decoder) {
+	err := decodeVersions("flow revision", b, revisionVersion, func(d *decoder, version byte) {
 		r.At, r.Deploy = d.int(), d.uint32()
 		r.Document, r.Resolved = d.bytes(), d.bytes()
 		r.Pins, r.Connections = d.pins(), d.strings()
+		if version > 1 {
+			r.Preflight = d.preflight()
+		}
 	})
 	return r, err
 }

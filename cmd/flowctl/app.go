@@ -48,6 +48,13 @@ type app struct {
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.quickstartCommand(),
+		a.devCommand(),
+		a.sendCommand(),
+		a.doctorCommand(),
+		a.newCommand(),
+		a.buildCommand(),
+		a.testCommand(),
+		a.benchCommand(),
 		a.applyCommand(),
 		a.lintCommand(),
 		a.deployCommand(),
@@ -56,6 +63,7 @@ func (a *app) commands() []*cobra.Command {
 		a.diffCommand(),
 		a.historyCommand(),
 		a.rollbackCommand(),
+		a.logsCommand(),
 		a.flowCommand(),
 		a.queueCommand(),
 		a.pluginCommand(),

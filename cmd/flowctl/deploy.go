@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -25,6 +26,7 @@ type deployOptions struct {
 	name, source, sink string
 	function           string
 	timeout            time.Duration
+	check              preflightOptions
 }
 
 // deployResult is what a deploy did, for machines.
@@ -46,8 +48,12 @@ func (a *app) deployCommand() *cobra.Command {
 			"running flows switch between two batches, without a stop. Name and version come from the\n" +
 			"plugin's manifest, else from the file's name and digest. --dry-run stores the file too,\n" +
 			"since the node plans with it, and changes no stage. With --source and --sink it makes a flow\n" +
-			"of the one plugin; a flow of that name that is there already is not replaced.",
+			"of the one plugin; a flow of that name that is there already is not replaced.\n\n" +
+			"Before anything changes the latest records of each flow's source go through the old and the\n" +
+			"new version: the pre-flight. Where more answers differ than --max-diff allows, it asks;\n" +
+			"without a terminal it changes nothing and exits with 4.",
 		Example: a.example("deploy order-mask.wasm", "deploy order-mask.wasm --flow orders --stage mask", "deploy order-mask.wasm --dry-run",
+			"deploy order-mask.wasm --max-diff 2%",
 			"deploy upper.wasm --source kafka://127.0.0.1:9092/in --sink kafka://127.0.0.1:9092/out"),
 		Args: a.args(1, 1, "PLUGIN.wasm"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.deploy(cmd.Context(), args[0], o) },
@@ -60,6 +66,7 @@ func (a *app) deployCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.function, "function", "", "export to call with each record, of an Extism plugin in a one-stage flow")
 	cmd.Flags().StringVar(&o.sink, "sink", "", "where the one-stage flow delivers: kafka://HOST:PORT/TOPIC or https://HOST/PATH")
 	cmd.Flags().StringVar(&o.name, "name", "", "name of the one-stage flow (default: the plugin's)")
+	o.check.flags(cmd)
 	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until every slot has switched")
 	return cmd
 }
@@ -67,6 +74,9 @@ func (a *app) deployCommand() *cobra.Command {
 func (o *deployOptions) oneStage() bool { return o.source != "" || o.sink != "" }
 
 func (o *deployOptions) validate() error {
+	if err := o.check.validate(); err != nil {
+		return err
+	}
 	if o.oneStage() {
 		switch {
 		case o.source == "" || o.sink == "":
@@ -154,14 +164,14 @@ func (a *app) deploy(ctx context.Context, path string, o deployOptions) error {
 	default:
 		r.Deployment, err = a.activate(ctx, node, p, o)
 	}
-	if err != nil {
+	if err != nil && (a.format.Human() || r.Deployment == nil && r.Flow == nil) {
 		return err
 	}
 	r.Seconds = a.now().Sub(began).Seconds()
-	return cli.View[*deployResult]{
+	return errors.Join(err, cli.View[*deployResult]{
 		Name:   func(r *deployResult) string { return r.Plugin.Ref() },
 		Detail: func(w io.Writer, f cli.Format, r *deployResult) error { return a.deployDetail(w, path, o, r) },
-	}.One(a.stdout, a.format, r)
+	}.One(a.stdout, a.format, r))
 }
 
 // upload stores a plugin. The same version with other bytes is refused by the
@@ -178,10 +188,11 @@ func (a *app) upload(ctx context.Context, node api.Backend, file string, wasm []
 	return p, nil
 }
 
-// activate plans, shows the plan, activates and waits until every slot of
-// every flow has switched.
+// activate plans, shows the plan with its pre-flight, activates and waits until
+// every slot of every flow has switched. With an error about the pre-flight it
+// returns the plan.
 func (a *app) activate(ctx context.Context, node api.Backend, p *api.Plugin, o deployOptions) (*api.Deployment, error) {
-	req := &api.Deploy{Digest: p.Digest, Flow: o.flow, Stage: o.stage, DryRun: true}
+	req := &api.Deploy{Digest: p.Digest, Flow: o.flow, Stage: o.stage, DryRun: true, Preflight: o.check.count()}
 	if o.flow != "" {
 		project, name, err := splitFlow(o.flow)
 		if err != nil {
@@ -189,7 +200,9 @@ func (a *app) activate(ctx context.Context, node api.Backend, p *api.Plugin, o d
 		}
 		req.Flow = project + "/" + name
 	}
+	waited := a.waiting(&o.check)
 	plan, err := node.Deploy(ctx, req)
+	waited()
 	if err != nil || o.dryRun || len(plan.Flows) == 0 {
 		return plan, err
 	}
@@ -198,11 +211,26 @@ func (a *app) activate(ctx context.Context, node api.Backend, p *api.Plugin, o d
 		if err := planGrid(a.stderr, plan); err != nil {
 			return nil, err
 		}
+		showPreflight(a.stderr, plan.Flows)
 	}
-	req.DryRun = false
+	accepted, err := a.accept(&o.check, tried(plan.Flows))
+	if err != nil {
+		return plan, err
+	}
+	req.DryRun, req.Preflight, req.Seen = false, 0, map[string]api.Seen{}
+	for _, f := range plan.Flows {
+		req.Planned = append(req.Planned, api.Planned{Flow: f.Flow, Revision: f.Revision})
+		if s := o.check.seen(f.Stages, accepted); s != nil {
+			req.Seen[f.Flow] = *s
+		}
+	}
 	d, err := node.Deploy(ctx, req)
-	if err != nil || d.Done || d.ID == "" {
-		return d, err
+	if err != nil {
+		return nil, err
+	}
+	keepPreflight(d, plan)
+	if d.Done || d.ID == "" {
+		return d, nil
 	}
 	return a.await(ctx, node, d, o.timeout)
 }
@@ -273,35 +301,6 @@ func (a *app) notSwitched(d *api.Deployment, timeout time.Duration) error {
 		Next:   fmt.Sprintf("look at the flow with `%s flow get %s`", a.program, first)}
 }
 
-func stagesOf(d *api.Deployment) int {
-	n := 0
-	for _, f := range d.Flows {
-		n += len(f.Stages)
-	}
-	return n
-}
-
-// version8 is a version with the digits of its digest that matter.
-func version8(version, digest string) string {
-	switch {
-	case digest == "":
-		return version
-	case strings.Contains(version, cli.Digest(digest)):
-		return version
-	}
-	return strings.TrimSpace(version + " (" + cli.Digest(digest) + ")")
-}
-
-func planGrid(w io.Writer, d *api.Deployment) error {
-	var rows [][]string
-	for _, f := range d.Flows {
-		for _, s := range f.Stages {
-			rows = append(rows, []string{shortFlow(f.Flow), s.Stage, version8(s.OldVersion, s.OldDigest), version8(s.NewVersion, s.NewDigest), f.State})
-		}
-	}
-	return cli.Grid(w, []string{"FLOW", "STAGE", "OLD", "NEW", "STATE"}, rows)
-}
-
 // deployFlow makes the flow of the one plugin. One that is there already gets
 // the plugin's new bytes if its document is the same, and is refused otherwise.
 func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o deployOptions) (*api.FlowPlan, error) {
@@ -326,7 +325,7 @@ func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o
 		fmt.Fprintf(&doc, "    function: %s\n", strconv.Quote(o.function))
 	}
 	fmt.Fprintf(&doc, "  - push: %s\n", strconv.Quote(o.sink))
-	req := &api.PutFlow{Document: doc.String(), File: name + ".yaml", Files: map[string]string{"./" + file: p.Digest}, DryRun: true}
+	req := &api.PutFlow{Document: doc.String(), File: name + ".yaml", Files: map[string]string{"./" + file: p.Digest}, DryRun: true, Preflight: o.check.count()}
 	present, err := node.Flow(ctx, project, name)
 	switch {
 	case err == nil && present.Document != req.Document:
@@ -337,74 +336,31 @@ func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o
 	case cli.AsError(err).Code != api.CodeNotFound:
 		return nil, err
 	}
+	waited := a.waiting(&o.check)
 	plan, err := node.PutFlow(ctx, req)
+	waited()
 	if err != nil || o.dryRun {
 		return plan, err
 	}
+	shown := []api.DeploymentFlow{{Flow: project + "/" + name, Stages: plan.Stages}}
 	if a.format.Human() {
 		a.printFlowPlan(a.stderr, plan)
+		showPreflight(a.stderr, shown)
 	}
-	req.DryRun = false
+	accepted, err := a.accept(&o.check, tried(shown))
+	if err != nil {
+		return plan, err
+	}
+	req.DryRun, req.Preflight = false, 0
+	if plan.Action == "update" {
+		req.Seen = o.check.seen(plan.Stages, accepted)
+	}
 	done, err := node.PutFlow(ctx, req)
-	if err == nil && a.format.Human() {
-		done.Changes = nil // they were shown
+	if err != nil {
+		return nil, err
 	}
-	return done, err
-}
-
-func (a *app) deployDetail(w io.Writer, path string, o deployOptions, r *deployResult) error {
-	stored := "stored"
-	if r.Plugin.Existed {
-		stored = "stored already"
+	if done.Stages = plan.Stages; a.format.Human() {
+		done.Changes, done.Stages = nil, nil // they were shown
 	}
-	fmt.Fprintf(w, "plugin %s (%s, %s): %s\n", r.Plugin.Ref(), cli.Digest(r.Plugin.Digest), cli.Bytes(r.Plugin.Size), stored)
-	switch {
-	case o.storeOnly:
-		return nil
-	case r.Flow != nil:
-		a.printFlowPlan(w, r.Flow)
-		if !o.dryRun {
-			fmt.Fprintf(a.stderr, "see it work: `%s flow get %s`\n", a.program, shortFlow(r.Flow.Project+"/"+r.Flow.Name))
-		}
-		return nil
-	}
-	d := r.Deployment
-	for _, s := range d.Skipped {
-		fmt.Fprintf(w, "skipped %s\n", shortFlow(s))
-	}
-	switch {
-	case len(d.Flows) == 0 && len(d.Skipped) > 0:
-		_, err := fmt.Fprintln(w, "no stage changes")
-		return err
-	case len(d.Flows) == 0 && (o.flow != "" || o.stage != ""):
-		where := "of any flow"
-		if o.flow != "" {
-			where = "of flow " + shortFlow(o.flow)
-		}
-		if o.stage != "" {
-			where = fmt.Sprintf("%q %s", o.stage, where)
-		}
-		_, err := fmt.Fprintf(w, "no stage %s uses it: nothing changes\n", where)
-		return err
-	case len(d.Flows) == 0:
-		fmt.Fprintf(w, "no flow uses it. Make one:\n  %s deploy %s --source kafka://host:port/topic --sink kafka://host:port/topic\n", a.program, path)
-		return nil
-	case o.dryRun:
-		fmt.Fprintf(w, "would change %s of %s:\n", cli.Plural(stagesOf(d), "stage"), cli.Plural(len(d.Flows), "flow"))
-		return planGrid(w, d)
-	}
-	var rows [][]string
-	slots, nodes := 0, 0
-	for _, f := range d.Flows {
-		slots, nodes = slots+f.Switched, max(nodes, f.Nodes)
-		for _, s := range f.Stages {
-			rows = append(rows, []string{shortFlow(f.Flow), s.Stage, version8(s.OldVersion, s.OldDigest), version8(s.NewVersion, s.NewDigest),
-				strconv.Itoa(f.Nodes), fmt.Sprintf("%d/%d", f.Switched, f.Slots), f.Problem})
-		}
-	}
-	if err := cli.Grid(w, []string{"FLOW", "STAGE", "OLD", "NEW", "NODES", "SLOTS", "NOTE"}, rows); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "switched %s on %s in %.2f s\n", cli.Plural(slots, "slot"), cli.Plural(nodes, "node"), r.Seconds)
-	return err
+	return done, nil
 }

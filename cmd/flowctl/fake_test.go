@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/twin/capture"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -27,12 +28,19 @@ type memory struct {
 	plugins     []*api.Plugin
 	inspected   map[string]*sandbox.Info
 	blobs       map[string][]byte
+	exchanges   []capture.Exchange
 	// deployment is the progress of the last one, and nothing more.
 	deployment *api.Deployment
 	// polls is how often a deployment is asked for until it is done; below 0
 	// it never is.
 	polls int
 	puts  []*api.PutFlow
+	// preflight is what a plan finds, by stage; deploys are those that were
+	// carried out.
+	preflight map[string]*api.Preflight
+	deploys   []*api.Deploy
+	// logs are pages of the log of a flow, one a question.
+	logs map[string][]*api.LogPage
 }
 
 func notFound(kind, name string) error {
@@ -81,6 +89,11 @@ func (m *memory) PutFlow(_ context.Context, req *api.PutFlow) (*api.FlowPlan, er
 	} else {
 		for i := range f.Stages {
 			plan.Changes = append(plan.Changes, "+ "+f.Stages[i].Describe())
+		}
+	}
+	for i := range f.Stages {
+		if found := m.preflight[f.Stages[i].ID]; found != nil && req.DryRun && req.Preflight > 0 {
+			plan.Stages = append(plan.Stages, api.DeploymentStage{Stage: f.Stages[i].ID, Preflight: found})
 		}
 	}
 	if !req.DryRun {
@@ -191,6 +204,17 @@ func (m *memory) Connection(_ context.Context, name string) (*api.Connection, er
 
 func (m *memory) DeleteConnection(context.Context, string) error { return nil }
 
+func (m *memory) Exchanges(_ context.Context, q *api.ExchangeQuery) (*api.ExchangePage, error) {
+	defer m.call("exchanges %s for=%d count=%d", q.Connection, q.Millis, q.Count)()
+	if q.Connection != "partner" {
+		return nil, &api.Error{Code: api.CodeNotFound, Detail: "there is no connection " + q.Connection}
+	}
+	n := min(len(m.exchanges), q.Count)
+	page := &api.ExchangePage{Items: m.exchanges[:n], Missed: int64(n / 2), Millis: q.Millis}
+	m.exchanges = m.exchanges[n:]
+	return page, nil
+}
+
 func (m *memory) TestConnection(_ context.Context, name string) (*api.ConnectionTest, error) {
 	defer m.call("test %s", name)()
 	if _, ok := flow.Anonymous(name); !ok && m.connections[name] == nil {
@@ -261,11 +285,14 @@ func (m *memory) Deploy(_ context.Context, req *api.Deploy) (*api.Deployment, er
 		if req.Flow != "" && req.Flow != name {
 			continue
 		}
-		df := api.DeploymentFlow{Flow: name, State: f.State, Slots: f.Slots, Nodes: 1}
+		df := api.DeploymentFlow{Flow: name, State: f.State, Revision: f.Revision, Slots: f.Slots, Nodes: 1}
 		for _, s := range f.Stages {
 			if strings.HasPrefix(s.Plugin, d.Plugin.Name+"@") && (req.Stage == "" || req.Stage == s.ID) {
 				old := strings.TrimPrefix(s.Plugin, d.Plugin.Name+"@")
 				df.Stages = append(df.Stages, api.DeploymentStage{Stage: s.ID, OldVersion: old, OldDigest: s.Digest, NewVersion: d.Plugin.Version, NewDigest: d.Plugin.Digest})
+				if req.DryRun && req.Preflight > 0 {
+					df.Stages[len(df.Stages)-1].Preflight = m.preflight[s.ID]
+				}
 			}
 		}
 		if len(df.Stages) > 0 {
@@ -273,6 +300,7 @@ func (m *memory) Deploy(_ context.Context, req *api.Deploy) (*api.Deployment, er
 		}
 	}
 	if !req.DryRun && len(d.Flows) > 0 {
+		m.deploys = append(m.deploys, req)
 		d.ID = "d-1"
 		m.deployment = &api.Deployment{ID: d.ID}
 		for _, f := range d.Flows {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/cmd/internal/cli"
+	"github.com/millrace-io/millrace/runtime/flow"
 )
 
 func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
@@ -77,6 +78,9 @@ func queueText(q *api.Queue) string {
 		text += fmt.Sprintf(" (at most %d and %s", q.MaxEntries, cli.Bytes(int64(q.MaxBytes)))
 		if q.KeepMillis > 0 {
 			text += ", for " + keepText(q.KeepMillis)
+		}
+		if q.WhenFull == string(flow.WhenFullDropOldest) {
+			text += ", then the oldest go"
 		}
 		text += ")"
 	}

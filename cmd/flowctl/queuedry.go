@@ -34,7 +34,7 @@ func (a *app) dryReplay(cmd *cobra.Command, node api.Backend, chosen []*selected
 			return a.missingFlow(cmd, node, s.flow, err)
 		}
 		r := replayResult{Flow: s.project + "/" + s.name, ReplayReport: report}
-		if report.Replayed > 0 {
+		if report.Replayed+report.Skipped > 0 {
 			if r.Entries, err = t.entries(s); err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func (t *trial) entries(s *selected) ([]*replayed, error) {
 			return nil, err
 		}
 		if others[i] != nil {
-			limits = append(limits, others[i].as(e))
+			limits = append(limits, others[i].as(e.Called()))
 		}
 	}
 	r, err := daemon.NewReplayer(t.ctx, cfg, limits)
@@ -109,7 +109,9 @@ func (t *trial) entries(s *selected) ([]*replayed, error) {
 	var out []*replayed
 	for i, e := range entries {
 		if note := t.untried(e, others[i]); note != "" {
-			out = append(out, &replayed{ID: e.ID(), Flow: e.Flow, Seq: e.Seq, Stage: e.Stage, Plugin: e.Plugin, Digest: e.Digest, Recorded: recorded(e), Note: note})
+			one := newReplayed(e.ID(), e.Called())
+			one.Note = note
+			out = append(out, one)
 			continue
 		}
 		one, err := run.entry(e, others[i])
@@ -123,9 +125,13 @@ func (t *trial) entries(s *selected) ([]*replayed, error) {
 
 // untried says why an entry is not run here, "" if it is.
 func (t *trial) untried(e *record.Entry, other *otherPlugin) string {
+	calls := e.Call != nil
+	e = e.Called()
 	switch {
 	case e.Digest == "":
 		return "no plugin: what " + e.Stage + " does is not tried here"
+	case calls && other == nil && t.plugin == api.ReplayCurrent:
+		return "the flow has no plugin as " + e.Stage + " any more: what the delivery does without one is not tried here"
 	case other == nil && t.plugin == api.ReplayCurrent:
 		return "the flow has no stage " + e.Stage + " with a plugin any more: the record would be filed again"
 	}
@@ -174,6 +180,7 @@ func (t *trial) read(s *selected) ([]*record.Entry, error) {
 
 // other is what the entry's stage would run, nil if that is what it failed in.
 func (t *trial) other(s *selected, e *record.Entry) (*otherPlugin, error) {
+	e = e.Called()
 	switch {
 	case e.Digest == "" || t.plugin == api.ReplayFailed:
 		return nil, nil
@@ -208,15 +215,17 @@ func (t *trial) present(s *selected, stage string) (*otherPlugin, error) {
 	}
 	for i := range f.Stages {
 		st := &f.Stages[i]
-		if st.ID != stage || st.Digest == "" {
-			continue
+		for _, p := range append(st.Plugins, api.DeliveryPlugin{ID: st.ID, Plugin: st.Plugin, Digest: st.Digest, Setting: st.Setting}) {
+			if p.ID != stage || p.Digest == "" {
+				continue
+			}
+			b, err := t.node.Blob(t.ctx, p.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("read plugin %s of stage %s: %w", p.Plugin, p.ID, err)
+			}
+			name, _, _ := strings.Cut(p.Plugin, "@")
+			t.stages[key] = &otherPlugin{file: name + ".wasm", wasm: b, setting: p.Setting}
 		}
-		b, err := t.node.Blob(t.ctx, st.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("read plugin %s of stage %s: %w", st.Plugin, st.ID, err)
-		}
-		name, _, _ := strings.Cut(st.Plugin, "@")
-		t.stages[key] = &otherPlugin{file: name + ".wasm", wasm: b, setting: st.Setting}
 	}
 	return t.stages[key], nil
 }

@@ -35,17 +35,18 @@ func (a *app) entryView() cli.View[*record.Entry] {
 			{Title: "AGE", Cell: func(e *record.Entry) string { return cli.Age(a.now(), e.Time) }},
 			{Title: "RECORD", Cell: func(e *record.Entry) string { return e.ID() }},
 			{Title: "STAGE", Cell: func(e *record.Entry) string { return e.Stage }},
-			{Title: "PLUGIN", Cell: func(e *record.Entry) string { return e.Plugin }},
-			{Title: "DIGEST", Cell: func(e *record.Entry) string { return cli.Digest(e.Digest) }},
+			{Title: "PLUGIN", Cell: func(e *record.Entry) string { return e.Called().Plugin }},
+			{Title: "DIGEST", Cell: func(e *record.Entry) string { return cli.Digest(e.Called().Digest) }},
 			{Title: "CLASS", Cell: func(e *record.Entry) string { return e.Class.String() }},
 			{Title: "CODE", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Code), 10) }},
 			{Title: "ATTEMPTS", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Attempts), 10) }},
 			{Title: "REQUEUES", Wide: true, Cell: func(e *record.Entry) string { return strconv.FormatUint(uint64(e.Requeues), 10) }},
 			{Title: "FUEL", Wide: true, Cell: func(e *record.Entry) string {
-				if e.Replay == nil || e.Replay.FuelLimit == 0 {
+				r := e.Called().Replay
+				if r == nil || r.FuelLimit == 0 {
 					return ""
 				}
-				return strconv.FormatInt(e.Replay.Fuel, 10)
+				return strconv.FormatInt(r.Fuel, 10)
 			}},
 			{Title: "KEY", Wide: true, Cell: func(e *record.Entry) string { return string(e.Input.Key) }},
 			{Title: "MESSAGE", Cell: func(e *record.Entry) string { return a.cut(e.Message) }},

@@ -79,7 +79,8 @@ type replayed struct {
 	Changes     []change `json:"changes,omitempty"`
 	// NotRun is why Again is missing, where Other is not.
 	NotRun string `json:"not_run,omitempty"`
-	// Note is what a replay through the flow does beside the stage.
+	// Note is what a replay through the flow does beside the stage, or what of
+	// the input is not as it was.
 	Note string `json:"note,omitempty"`
 	// Problem is why a run was not possible, Next what to do about it.
 	Problem string `json:"problem,omitempty"`
@@ -135,11 +136,15 @@ func (a *app) replay(cmd *cobra.Command, arg string, o replayOptions) (err error
 	}
 	for _, e := range src.entries {
 		if with != nil {
-			s := record.Setting{}
-			if e.Setting != nil {
-				s = *e.Setting
+			of := &e.Setting
+			if e.Call != nil {
+				of = &e.Call.Setting
 			}
-			s.With, e.Setting = with, &s
+			s := record.Setting{}
+			if *of != nil {
+				s = **of
+			}
+			s.With, *of = with, &s
 		}
 	}
 	cfg := daemon.ReplayConfig{Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), CacheDir: compileCache()}

@@ -71,14 +71,23 @@ func (o *otherPlugin) as(e *record.Entry) *record.Entry {
 // one that ends the whole run; what is wrong with this entry alone is its
 // Problem.
 func (r *replayRun) entry(e *record.Entry, other *otherPlugin) (*replayed, error) {
-	out := &replayed{ID: e.ID(), Flow: e.Flow, Seq: e.Seq, Stage: e.Stage, Plugin: e.Plugin, Digest: e.Digest, Recorded: recorded(e)}
+	id := e.ID()
+	var hidden []string
+	if e.Call != nil {
+		hidden = e.Call.Hidden
+	}
+	e = e.Called()
+	out := newReplayed(id, e)
+	if len(hidden) > 0 {
+		out.Note = "an entry keeps no credentials: asterisks stand for the values of " + strings.Join(hidden, ", ")
+	}
 	switch {
 	case e.Digest == "":
 		out.Problem, out.Next = e.Stage+" is no stage with a plugin; only plugins can be run again", "look at the entry: its message says what was wrong"
 		return out, nil
 	case e.InputOmitted:
 		out.Problem = "its value is not in the entry: it was too large to keep"
-		out.Next = fmt.Sprintf("read the record at its source (%s) and give it to the plugin: `%s run PLUGIN.wasm --in FILE`", e.ID(), r.app.program)
+		out.Next = fmt.Sprintf("read the record at its source (%s) and give it to the plugin: `%s run PLUGIN.wasm --in FILE`", id, r.app.program)
 		return out, nil
 	}
 	old, missing := r.src.plugin(r.ctx, e)
@@ -133,6 +142,12 @@ func (r *replayRun) entry(e *record.Entry, other *otherPlugin) (*replayed, error
 	}
 	out.Changes = compare(from, out.Other, &e.Input)
 	return out, nil
+}
+
+// newReplayed is what is known of an entry before it is run; of one with a call
+// that of the call.
+func newReplayed(id string, e *record.Entry) *replayed {
+	return &replayed{ID: id, Flow: e.Flow, Seq: e.Seq, Stage: e.Stage, Plugin: e.Plugin, Digest: e.Digest, Recorded: recorded(e)}
 }
 
 // problem notes why a record could not be run again.

@@ -53,8 +53,8 @@ func (a *app) historyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "history [PROJECT/]FLOW", Short: "List the revisions of a flow",
 		Long: "List the revisions of a flow, newest first: when each was made, how many lines of the\n" +
-			"document and which plugins it changed. `diff FLOW REV` shows a change, `rollback` takes one\n" +
-			"back.",
+			"document and which plugins it changed, and how its pre-flight ended. `diff FLOW REV` shows a\n" +
+			"change, `rollback` takes one back.",
 		Example: a.example("history orders", "history orders -o json"), Args: a.args(1, 1, "FLOW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			revisions, _, err := a.history(cmd, args[0])
@@ -95,6 +95,7 @@ func (a *app) historyCommand() *cobra.Command {
 						return fmt.Sprintf("+%d -%d", l.Added, l.Removed)
 					}},
 					{Title: "PLUGINS", Cell: func(l historyLine) string { return strings.Join(l.Plugins, ", ") }},
+					{Title: "PRE-FLIGHT", Cell: func(l historyLine) string { return seenText(l.Preflight) }},
 				},
 			}.List(a.stdout, a.format, lines)
 		},

@@ -152,23 +152,44 @@ type recordOptions struct {
 	out, name string
 	redact    []string
 	bodies    int
+	live      liveOptions
 }
 
 func (a *app) twinRecordCommand() *cobra.Command {
 	var o recordOptions
 	cmd := &cobra.Command{
-		Use: "record CAPTURE", Short: "Make a partner's file from captured exchanges",
-		Long: "Make a partner's file from captured exchanges: a HAR file, or one exchange a line as JSON.\n" +
-			"Routes, the mix of answers and the latency are those of the capture. No request is kept,\n" +
+		Use: "record CAPTURE | --connection NAME", Short: "Make a partner's file from captured exchanges",
+		Long: "Make a partner's file from captured exchanges: a HAR file, one exchange a line as JSON, or\n" +
+			"what goes over a connection of the node from now on. With --connection it looks --for so\n" +
+			"long, or until --count exchanges came; deliveries do not wait for it. --save keeps them too.\n" +
+			"Routes, the mix of answers, what they meant to the flow, a limit that 429s tell of and the\n" +
+			"latency are those of the capture. No request is kept,\n" +
 			"and of an answer nothing that may be secret: of its headers Content-Type and Retry-After,\n" +
 			"of its body no field that is called like a secret or named by --redact. Read the file\n" +
 			"before it is passed on: what is secret in other fields cannot be known. A line of JSON is\n" +
 			"  {\"time\":\"2026-11-21T12:00:00Z\",\"ms\":41.5,\"request\":{\"method\":\"POST\",\"url\":\"https://partner.example/v2/orders\"},\"response\":{\"status\":200,\"headers\":{},\"body\":\"{}\"}}\n" +
 			"without an answer `status` is 0, and `error` says why.",
-		Example: a.example("twin record exchanges.har --out partner.yaml", "twin record exchanges.ndjson --redact customer.email --redact '*phone*'"),
-		Args:    a.args(1, 1, "CAPTURE"),
-		RunE:    func(_ *cobra.Command, args []string) error { return a.recordTwin(args[0], o) },
+		Example: a.example("twin record exchanges.har --out partner.yaml", "twin record exchanges.ndjson --redact customer.email --redact '*phone*'",
+			"twin record --connection partner --for 1m --save exchanges.ndjson --out partner.yaml"),
+		Args: a.args(0, 1, "CAPTURE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1 && o.live.connection != "":
+				return cli.Usage("leave out one of them", "a CAPTURE and --connection exclude each other")
+			case o.live.connection != "":
+				return a.recordLive(cmd, o)
+			case len(args) == 0:
+				return cli.Usage("name a file, or a connection with --connection", "%s: record what?", cmd.CommandPath())
+			}
+			for _, name := range []string{"for", "count", "save"} {
+				if cmd.Flags().Changed(name) {
+					return cli.Usage("leave it out", "--%s goes with --connection", name)
+				}
+			}
+			return a.recordTwin(args[0], o)
+		},
 	}
+	o.live.add(cmd)
 	cmd.Flags().StringVar(&o.out, "out", "", "write the twin to this file, which must not exist, instead of STDOUT")
 	cmd.Flags().StringVar(&o.name, "name", "", "name of the partner (default: the host of the capture)")
 	cmd.Flags().StringArrayVar(&o.redact, "redact", nil, "field of bodies to redact: a.b.c, or a name with * anywhere; may be repeated")
@@ -176,7 +197,7 @@ func (a *app) twinRecordCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) recordTwin(path string, o recordOptions) (err error) {
+func (a *app) recordTwin(path string, o recordOptions) error {
 	full := a.path(path)
 	f, err := os.Open(full)
 	if err != nil {
@@ -187,12 +208,17 @@ func (a *app) recordTwin(path string, o recordOptions) (err error) {
 	if err != nil {
 		return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %v", path, err), Next: "export a HAR file, or write one exchange a line as `" + a.program + " twin record --help` says", Err: err}
 	}
+	return a.writeTwin(path, exchanges, o)
+}
+
+// writeTwin makes the twin of what was captured from a source and writes it.
+func (a *app) writeTwin(from string, exchanges []capture.Exchange, o recordOptions) error {
 	text, summary, err := capture.Twin(exchanges, capture.Options{Name: o.name, Redact: o.redact, Bodies: o.bodies})
 	if err != nil {
-		return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %v", path, err), Next: "correct the --redact or --bodies given, or capture again", Err: err}
+		return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %v", from, err), Next: "correct the --redact or --bodies given, or capture again", Err: err}
 	}
-	if _, err := twin.Parse(path, text); err != nil {
-		return fmt.Errorf("the twin of %s would not be readable: %w", path, err)
+	if _, err := twin.Parse(from, text); err != nil {
+		return fmt.Errorf("the twin of %s would not be readable: %w", from, err)
 	}
 	if o.out == "" {
 		_, err = a.stdout.Write(text)
@@ -207,13 +233,18 @@ func (a *app) recordTwin(path string, o recordOptions) (err error) {
 	return nil
 }
 
+// existsError is the error of a file that must not exist.
+func existsError(path string) error {
+	return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: path + " exists", Next: "name another file, or remove this one"}
+}
+
 // writeNew writes a file that does not exist yet.
 func (a *app) writeNew(path string, content []byte) error {
 	full := a.path(path)
 	f, err := os.OpenFile(full, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: path + " exists", Next: "name another file with --out, or remove this one", Err: err}
+			return existsError(path)
 		}
 		return a.fileError(path, full, err)
 	}

@@ -2,7 +2,6 @@ package extism
 
 import (
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -59,8 +58,8 @@ func TestShippedAnswers(t *testing.T) {
 		t.Run(tt.plugin+tt.config, func(t *testing.T) {
 			skipLarge(t, tt.plugin)
 			var logs []string
-			s := stageOf(t, tt.plugin, sandbox.StageConfig{Function: tt.function, Config: []byte(tt.config), OnLog: func(l slog.Level, line string) {
-				logs = append(logs, l.String()+" "+line)
+			s := stageOf(t, tt.plugin, sandbox.StageConfig{Function: tt.function, Config: []byte(tt.config), OnLog: func(l sandbox.LogLine) {
+				logs = append(logs, l.Level.String()+" "+l.Text)
 			}})
 			b := testkit.Batch(tt.in...)
 			out := testkit.Process(t, s, b)

@@ -159,9 +159,10 @@ func (s *Stage) Process(ctx context.Context, b *record.Batch, out *record.Result
 	return nil
 }
 
-// tell passes on what a call logged.
-func (s *Stage) tell(ctx context.Context, in *instance) {
-	s.count.logsDropped.Add(s.outlet.Tell(ctx, in.env))
+// tell passes on what a call for records logged; filed: the lines lie with the
+// failure.
+func (s *Stage) tell(ctx context.Context, in *instance, records []record.Record, filed bool) {
+	s.count.logsDropped.Add(s.outlet.Tell(ctx, in.env, records, filed))
 }
 
 // batchRun passes one batch through instances.
@@ -184,18 +185,17 @@ func (r *batchRun) records(ctx context.Context, b *record.Batch, out *record.Res
 		}
 		a.answer(int32(i), rec, out)
 		if a.failure == nil {
-			s.tell(ctx, r.in)
+			s.tell(ctx, r.in, b.Records[i:i+1], false)
 			continue
 		}
 		if reason := s.unrepeatable(); reason != "" {
 			out.Failures[len(out.Failures)-1].NoReplay = reason
-			s.tell(ctx, r.in)
 		} else {
 			f := &out.Failures[len(out.Failures)-1]
 			f.Replay = &record.Replay{BatchID: id, Now: b.Now, ConfigHash: s.configHash, Logs: r.in.env.Texts(),
 				Fuel: a.fuel, FuelLimit: s.fuel, MemoryLimit: s.limit, FuelCosts: sandbox.FuelCosts}
-			s.count.logsDropped.Add(r.in.env.Lost())
 		}
+		s.tell(ctx, r.in, b.Records[i:i+1], out.Failures[len(out.Failures)-1].Replay != nil)
 		r.drop()
 	}
 	return nil

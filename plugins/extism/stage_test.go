@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -180,7 +179,7 @@ func TestRefusedModules(t *testing.T) {
 
 func TestLogLimits(t *testing.T) {
 	n := 0
-	s := stageOf(t, "log", sandbox.StageConfig{Function: "run_test", Isolation: sandbox.IsolationFailure, OnLog: func(slog.Level, string) { n++ }})
+	s := stageOf(t, "log", sandbox.StageConfig{Function: "run_test", Isolation: sandbox.IsolationFailure, OnLog: func(sandbox.LogLine) { n++ }})
 	values := make([]string, 600) // 3 lines each
 	testkit.Process(t, s, testkit.Batch(values...))
 	dropped := int(s.Stats().LogsDropped)

@@ -186,6 +186,40 @@ func TestSections(t *testing.T) {
 	}
 }
 
+func TestEmbed(t *testing.T) {
+	wasm, err := os.ReadFile("../../examples/upper/upper.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{`{"name":"a","version":"1.0.0"}`, full} {
+		if wasm, err = Embed(wasm, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		content, err := Find(wasm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Parse(content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Config, want.Config = nil, nil // the same but for blanks
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if n := bytes.Count(wasm, []byte(Section)); n != 1 {
+			t.Errorf("%d manifest sections, want 1", n)
+		}
+	}
+	if got, err := Embed(wasm, []byte(`{"name":"A"}`)); err == nil || got != nil {
+		t.Errorf("a wrong name: got %d bytes, %v", len(got), err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(`{"config":{"$ref":"#/x"}}`))

@@ -55,6 +55,17 @@ func Append(wasm []byte, m *Manifest) ([]byte, error) {
 	return append(out, body...), nil
 }
 
+// Embed returns a copy of wasm with the manifest that a text in JSON holds, in
+// the place of those it had. What Parse does not take is an error, and what it
+// does not know is left out.
+func Embed(wasm, text []byte) ([]byte, error) {
+	m, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return Append(wasm, m)
+}
+
 // customSections calls f for each custom section; from and to are its bounds
 // in wasm.
 func customSections(wasm []byte, f func(name string, content []byte, from, to int)) error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -25,10 +25,10 @@ type probe struct {
 	counts map[string]float64 // guarded by mu; likewise
 }
 
-func (p *probe) onLog(level slog.Level, line string) {
+func (p *probe) onLog(l sandbox.LogLine) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.logs = append(p.logs, strings.ToLower(level.String())+" "+line)
+	p.logs = append(p.logs, strings.ToLower(l.Level.String())+" "+l.Text)
 }
 
 func (p *probe) onCount(name string, delta float64) {

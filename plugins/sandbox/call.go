@@ -149,7 +149,7 @@ func (c *caller) call(from, to int) *record.Error {
 		s.learnFuel(in.env.fuel.used(), len(records), false)
 		s.perRecord.Store(s.average(int64(took) / int64(len(records))))
 		if len(in.env.counts)+len(in.env.lines)+in.env.lost > 0 {
-			s.tell(in.ctx, in.env, true)
+			s.tell(in.ctx, in.env, records, false)
 		}
 	}
 	if s.stateful {
@@ -302,7 +302,7 @@ func (c *caller) poison(i int, err *record.Error) {
 		c.keep(&f)
 	}
 	c.out.Failures = append(c.out.Failures, f)
-	s.tell(in.ctx, in.env, f.Replay == nil)
+	s.tell(in.ctx, in.env, c.batch.Records[i:i+1], f.Replay != nil)
 }
 
 func (s *Stage) imageLevel() int {

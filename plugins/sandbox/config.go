@@ -61,9 +61,10 @@ type StageConfig struct {
 	Sign func(handle, alg uint32, message []byte) ([]byte, error)
 	// Logger gets the guest's log lines, nil discards.
 	Logger *slog.Logger
-	// OnLog gets the same lines, may be nil. Both are called within Process,
-	// at most LogsPerSecond times a second.
-	OnLog func(level slog.Level, line string)
+	// OnLog gets the same lines, and those that are kept with a failure; may be
+	// nil. Both are called within Process, by several goroutines at once, at
+	// most LogsPerSecond times a second.
+	OnLog func(LogLine)
 	// OnCount gets what guests count, summed up for each call; may be nil.
 	// It is called within Process, by several goroutines at once.
 	OnCount func(name string, delta float64)

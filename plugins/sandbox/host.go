@@ -12,6 +12,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/millrace-io/millrace/runtime/record"
 )
 
 // The modules that guests may import from.
@@ -97,6 +99,10 @@ func envOf(ctx context.Context) *guestEnv {
 	return e
 }
 
+// logRecordShift is where the level of the host function log has, plus one, the
+// number in the frame of the record that the line is about; 0: of none.
+const logRecordShift = 8
+
 // levels of the host function log: 0 debug, 1 info, 2 warn, 3 error.
 var levels = [...]slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
 
@@ -105,8 +111,8 @@ func hostLog(ctx context.Context, mod api.Module, stack []uint64) {
 	if e == nil {
 		return
 	}
-	level := slog.LevelInfo
-	if l := uint32(stack[0]); l < uint32(len(levels)) {
+	level, of := slog.LevelInfo, int(uint32(stack[0])>>logRecordShift)-1
+	if l := uint32(stack[0]) & (1<<logRecordShift - 1); l < uint32(len(levels)) {
 		level = levels[l]
 	}
 	b, ok := mod.Memory().Read(uint32(stack[1]), uint32(stack[2]))
@@ -120,7 +126,7 @@ func hostLog(ctx context.Context, mod api.Module, stack []uint64) {
 	if len(b) > MaxLineBytes {
 		b = b[:MaxLineBytes]
 	}
-	e.addLine(level, b)
+	e.addLine(level, of, b)
 }
 
 func hostCount(ctx context.Context, mod api.Module, stack []uint64) {
@@ -157,15 +163,13 @@ func errHostCall(name string, ptr, n uint32) error {
 	return &hostCallError{fmt.Sprintf("it called %s with %d bytes at %#x, outside of its memory", name, n, ptr)}
 }
 
-// tell passes on what a successful call, or one that finally failed, counted
-// and, unless they went into the failure, logged.
-func (s *Stage) tell(ctx context.Context, e *guestEnv, logs bool) {
+// tell passes on what a call for records that succeeded or finally failed
+// counted and logged; filed: the lines lie with the failure.
+func (s *Stage) tell(ctx context.Context, e *guestEnv, records []record.Record, filed bool) {
 	if s.cfg.OnCount != nil {
 		for _, c := range e.counts {
 			s.cfg.OnCount(c.name, c.delta)
 		}
 	}
-	if logs {
-		s.count.logsDropped.Add(s.outlet.Tell(ctx, &e.World))
-	}
+	s.count.logsDropped.Add(s.outlet.Tell(ctx, &e.World, records, filed))
 }

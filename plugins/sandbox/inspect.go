@@ -201,7 +201,8 @@ func (i *Info) findMode(f *rewrite.Facts, asked string) {
 		}
 		i.checkLines(f)
 	default:
-		i.refuse(RefusedMode, "build it with a Millrace PDK, with an Extism PDK, or as a WASI command (Rust: --target wasm32-wasip1, with a main function)",
+		i.refuse(RefusedMode, "a kit makes its exports by one line, which is not there: stage!(f); in Rust, millrace.Stage(f) in init() in Go, the export line of the package in AssemblyScript; "+
+			"without a kit build a WASI command, which has a main function (Rust: --target wasm32-wasip1)",
 			"it exports neither %s%d nor _start, and does not import %s", exportMarker, ABIVersion, ExtismModule)
 	}
 }

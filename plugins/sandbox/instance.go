@@ -155,7 +155,7 @@ func (s *Stage) start(level int) (*instance, error) {
 	}
 	in.used = false
 	if len(logs) > 0 {
-		s.tell(in.ctx, &guestEnv{World: World{lines: logs}}, true)
+		s.tell(in.ctx, &guestEnv{World: World{lines: logs}}, nil, false)
 	}
 	return in, nil
 }

@@ -143,7 +143,7 @@ func (s *Stage) processLines(ctx context.Context, b *record.Batch, out *record.R
 			replay.Logs = p.env.Texts()
 			out.Failures = append(out.Failures, record.Failure{In: int32(i), Err: failed, Replay: replay})
 		}
-		s.tell(ctx, p.env, failed == nil)
+		s.tell(ctx, p.env, b.Records[i:i+1], failed != nil)
 		s.giveProgram(p, h)
 	}
 	return nil
@@ -235,7 +235,7 @@ func (u *unit) run(ctx context.Context, from, to int) error {
 		}
 		return u.run(ctx, mid, to)
 	}
-	s.tell(ctx, p.env, true)
+	s.tell(ctx, p.env, u.batch.Records[first:int(fed[len(fed)-1])+1], false)
 	if failed == nil {
 		s.learnFuel(p.env.fuel.used(), len(fed), false)
 		s.perRecord.Store(s.average(int64(took) / int64(len(fed))))

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -213,7 +212,7 @@ func TestAnsweredOtherwiseAlone(t *testing.T) {
 	rt := open(t, Config{Workers: 1})
 	m := compile(t, rt, counting())
 	var logged, counted int
-	cfg := StageConfig{Stage: "s", OnLog: func(slog.Level, string) { logged++ }, OnCount: func(string, float64) { counted++ }}
+	cfg := StageConfig{Stage: "s", OnLog: func(LogLine) { logged++ }, OnCount: func(string, float64) { counted++ }}
 	s := newStage(t, m, cfg)
 	out := testkit.Process(t, s, testkit.Batch("a", "b", "c"))
 	if len(out.Failures) != 3 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"slices"
 	"strconv"
@@ -281,10 +280,10 @@ type heard struct {
 	counts map[string]float64
 }
 
-func (h *heard) log(level slog.Level, line string) {
+func (h *heard) log(l LogLine) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lines = append(h.lines, level.String()+" "+line)
+	h.lines = append(h.lines, l.Level.String()+" "+l.Text)
 }
 
 func (h *heard) count(name string, delta float64) {
@@ -302,8 +301,8 @@ func TestLogsAndCounts(t *testing.T) {
 	var h heard
 	s := newStage(t, m, StageConfig{Stage: "s", OnLog: h.log, OnCount: h.count})
 	out := testkit.Process(t, s, testkit.Batch("count", "log", "count-trap", "log", "count"))
-	if want := []string{"INFO log: hello from faulty", "INFO log: hello from faulty"}; !slices.Equal(h.lines, want) {
-		t.Errorf("got lines %q, want %q: each once, those of the failure with it", h.lines, want)
+	if want := []string{"INFO log: hello from faulty", "ERROR count-trap: trapping after a count", "INFO log: hello from faulty"}; !slices.Equal(h.lines, want) {
+		t.Errorf("got lines %q, want %q: each once", h.lines, want)
 	}
 	if h.counts["faulty.records"] != 3 {
 		t.Errorf("counted %v, want 3: each record once, however often it was run", h.counts)

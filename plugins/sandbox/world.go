@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/time/rate"
+
+	"github.com/millrace-io/millrace/runtime/record"
 )
 
 // World is what a guest sees in one call beside its input, a clock and random
@@ -34,6 +36,20 @@ type World struct {
 type logLine struct {
 	level slog.Level
 	text  string
+	of    int // the record of the call that the guest named, -1: none
+}
+
+// LogLine is a line that a guest logged.
+type LogLine struct {
+	Level slog.Level
+	Text  string
+	// Records are those of the call, to be read until OnLog returns; there are
+	// none where a plugin starts. Of is the one that the line is about, -1 if
+	// the guest did not say and it is any of them.
+	Records []record.Record
+	Of      int
+	// Filed says that it is kept with the failure of its record.
+	Filed bool
 }
 
 // MaxLineBytes is how long a line can be that is kept; a longer one becomes
@@ -106,7 +122,7 @@ func (w *World) Stderr() io.Writer { return logWriter{w, 1} }
 // Log adds what a guest logs by a call of the host: a line for each in text.
 func (w *World) Log(level slog.Level, text string) {
 	for line := range strings.SplitSeq(text, "\n") {
-		w.addLine(level, []byte(line[:min(len(line), MaxLineBytes)]))
+		w.addLine(level, -1, []byte(line[:min(len(line), MaxLineBytes)]))
 	}
 }
 
@@ -144,13 +160,13 @@ func (w logWriter) Write(p []byte) (int, error) {
 			*part = append(*part, p[:k]...)
 			p = p[k:]
 		}
-		e.addLine(slog.LevelInfo, *part)
+		e.addLine(slog.LevelInfo, -1, *part)
 		*part = (*part)[:0]
 	}
 	return n, nil
 }
 
-func (w *World) addLine(level slog.Level, b []byte) {
+func (w *World) addLine(level slog.Level, of int, b []byte) {
 	if len(b) > 0 && b[len(b)-1] == '\r' {
 		b = b[:len(b)-1]
 	}
@@ -162,7 +178,7 @@ func (w *World) addLine(level slog.Level, b []byte) {
 		return
 	}
 	w.bytes += len(b)
-	w.lines = append(w.lines, logLine{level, Printable(b)})
+	w.lines = append(w.lines, logLine{level, Printable(b), of})
 }
 
 // Printable is a line of a guest as text that no terminal obeys: valid UTF-8
@@ -179,7 +195,7 @@ func Printable(b []byte) string {
 // Finish ends the world of a call: lines without an end become lines.
 func (w *World) Finish() {
 	for i := range w.partial {
-		w.addLine(slog.LevelInfo, w.partial[i])
+		w.addLine(slog.LevelInfo, -1, w.partial[i])
 		w.partial[i] = w.partial[i][:0]
 	}
 }
@@ -224,7 +240,7 @@ func Shorten(s string, n int) string {
 // and a burst of LogBurst. It is safe for concurrent use.
 type Outlet struct {
 	log     *slog.Logger
-	on      func(slog.Level, string)
+	on      func(LogLine)
 	limiter *rate.Limiter
 	unsaid  atomic.Int64 // dropped lines that no message told of yet
 }
@@ -234,9 +250,13 @@ func NewOutlet(cfg *StageConfig) *Outlet {
 	return &Outlet{log: cfg.Log(), on: cfg.OnLog, limiter: rate.NewLimiter(LogsPerSecond, LogBurst)}
 }
 
-// Tell passes on what a call logged, and tells how many lines were not.
-func (o *Outlet) Tell(ctx context.Context, w *World) (dropped int64) {
+// Tell passes on what a call for records logged, and tells how many lines were
+// not. filed says that the lines lie with a failure: OnLog alone gets them then.
+func (o *Outlet) Tell(ctx context.Context, w *World, records []record.Record, filed bool) (dropped int64) {
 	dropped = int64(w.lost)
+	if filed && o.on == nil {
+		return dropped
+	}
 	for _, l := range w.lines {
 		if !o.limiter.Allow() {
 			dropped++
@@ -245,9 +265,17 @@ func (o *Outlet) Tell(ctx context.Context, w *World) (dropped int64) {
 		if n := o.unsaid.Swap(0); n > 0 {
 			o.log.Warn("guest log lines dropped", "lines", n)
 		}
-		o.log.LogAttrs(ctx, l.level, "guest log", slog.String("line", l.text))
+		if !filed {
+			o.log.LogAttrs(ctx, l.level, "guest log", slog.String("line", l.text))
+		}
 		if o.on != nil {
-			o.on(l.level, l.text)
+			line := LogLine{Level: l.level, Text: l.text, Records: records, Of: l.of, Filed: filed}
+			if len(records) == 1 {
+				line.Of = 0
+			} else if l.of >= len(records) {
+				line.Of = -1
+			}
+			o.on(line)
 		}
 	}
 	if dropped > 0 {

@@ -56,7 +56,9 @@ func (e *Engine) attempt(u *unit, pa *pass) result {
 			v = e.judge(u, signed, resp)
 			return final(v)
 		}
-		if resp, err = e.cfg.Conn.send(ctx, pa, signed, e.cfg.Build.Timeout(), works); err != nil {
+		resp, err = e.cfg.Conn.send(ctx, pa, signed, e.cfg.Build.Timeout(), works)
+		e.observe(ctx, pa, req, signed, resp, v, err)
+		if err != nil {
 			return 0, err
 		}
 		if each = v.Items; each != nil || v.All == nil {
@@ -80,7 +82,11 @@ func (e *Engine) attempt(u *unit, pa *pass) result {
 	case err != nil && errors.Is(err, context.Canceled):
 		err = record.Errorf(record.Retryable, "the request was cut off: %w", err)
 	}
-	red := e.cfg.Redact.of(sent)
+	shown := sent
+	if shown == nil {
+		shown = req // what was to be signed
+	}
+	red := e.cfg.Redact.of(shown)
 	r := result{exchange: red.exchange(sent, resp)}
 	if err != nil {
 		r.all = red.error(record.AsError(err))

@@ -18,7 +18,7 @@ type BreakerConfig struct {
 	// succeeded for a second; ten times as many open it at once. A failure is
 	// a request without an answer, a status of 500 and above, or an access
 	// token that cannot be had. 408 and 429 are no failures: the other side
-	// works and asks for patience. Default 5.
+	// works and asks for patience. Default 5; below 0 the breaker never opens.
 	Failures int
 	// Probe is how long it is open before one request is let through. If
 	// that succeeds it closes, else it is open for as long again. Default 5 s.
@@ -71,7 +71,7 @@ type breaker struct {
 }
 
 func newBreaker(cfg BreakerConfig, now time.Time) *breaker {
-	if cfg.Failures <= 0 {
+	if cfg.Failures == 0 {
 		cfg.Failures = DefaultBreakerFailures
 	}
 	if cfg.Probe <= 0 {
@@ -127,7 +127,7 @@ func (b *breaker) success(generation uint64, now time.Time) bool {
 // failure notes that there was none; it reports whether that opened the
 // breaker.
 func (b *breaker) failure(generation uint64, now time.Time, why string) bool {
-	if generation != b.generation {
+	if generation != b.generation || b.cfg.Failures < 0 {
 		return false
 	}
 	if b.state != Closed { // the probe failed

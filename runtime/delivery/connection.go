@@ -43,6 +43,8 @@ type ConnectionConfig struct {
 	// Redact takes secrets out of what Held and Usage tell; nil: there are
 	// none.
 	Redact func(string) string
+	// Observer looks at requests and answers; nil: nobody does.
+	Observer Observer
 }
 
 // Connection is what all deliveries to one place share: its limits, and the
@@ -220,8 +222,10 @@ func (c *Connection) send(ctx context.Context, pa *pass, r *sign.Request, timeou
 			return nil, fmt.Errorf("connection %s: not sent: %w", c.cfg.Name, context.Canceled)
 		}
 	}
-	c.begun(time.Now())
+	pa.began = time.Now()
+	c.begun(pa.began)
 	resp, err := c.cfg.Send(ctx, r, timeout)
+	pa.took = time.Since(pa.began)
 	decided := err == nil && works(resp)
 	now := time.Now()
 	switch {

@@ -150,11 +150,14 @@ func (r *redaction) error(e *record.Error) *record.Error {
 		message = e.Err.Error()
 	}
 	shown, _ := verdict.Beginning([]byte(message), MaxShown, r.text)
-	if shown == message {
+	if shown == message && e.Call == nil {
 		return e
 	}
 	out := *e
-	out.Message, out.Err = shown, nil
+	out.Call = r.call(e.Call)
+	if shown != message {
+		out.Message, out.Err = shown, nil
+	}
 	return &out
 }
 
@@ -164,16 +167,21 @@ func (r *redaction) exchange(req *sign.Request, resp *verdict.Response) *record.
 	if req == nil {
 		return nil
 	}
+	return r.shown(req, resp, MaxShown)
+}
+
+// shown is an exchange with at most so many bytes of each body.
+func (r *redaction) shown(req *sign.Request, resp *verdict.Response, most int) *record.Exchange {
 	x := &record.Exchange{Method: req.Method}
 	var urlCut, headersCut bool
 	x.URL, urlCut = verdict.Beginning([]byte(r.url(req.URL)), MaxShown, r.text)
 	x.RequestHeaders, headersCut = r.headers(req.Header)
-	x.RequestBody, x.RequestCut = r.body(req.Body)
+	x.RequestBody, x.RequestCut = r.body(req.Body, most)
 	x.RequestCut = x.RequestCut || urlCut || headersCut
 	if resp != nil {
 		x.Status = resp.Status
 		x.ResponseHeaders, headersCut = r.headers(resp.Header)
-		x.ResponseBody, x.ResponseCut = r.body(resp.Body)
+		x.ResponseBody, x.ResponseCut = r.body(resp.Body, most)
 		x.ResponseCut = x.ResponseCut || headersCut || resp.Truncated
 	}
 	return x
@@ -221,7 +229,7 @@ func (r *redaction) headers(hs []record.Header) ([]record.Header, bool) {
 }
 
 // body is the beginning of a body.
-func (r *redaction) body(b []byte) ([]byte, bool) {
-	shown, cut := verdict.Beginning(b, MaxShown, r.text)
+func (r *redaction) body(b []byte, most int) ([]byte, bool) {
+	shown, cut := verdict.Beginning(b, most, r.text)
 	return []byte(shown), cut
 }

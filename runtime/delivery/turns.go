@@ -32,6 +32,8 @@ type pass struct {
 	probe      bool
 	at         time.Time // when the limit let it begin
 	sent       int
+	began      time.Time // when the last one did
+	took       time.Duration
 	reported   bool // the breaker knows what became of it
 	down       bool // it was a probe, and failed
 }

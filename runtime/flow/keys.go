@@ -17,7 +17,7 @@ var keySets = map[string]keySet{
 		later: []string{"observe", "trigger", "run", "reconcile", "concurrent"},
 	},
 	"limits":    {known: []string{"records", "in_flight", "pause_at", "resume_at"}},
-	"queue":     {known: []string{"keep", "entries", "bytes"}},
+	"queue":     {known: []string{"keep", "entries", "bytes", "when_full"}},
 	"requeue":   {known: []string{"every", "at_most"}},
 	"otherwise": {known: []string{"topic"}},
 	"exception": {known: []string{"when", "push"}},

@@ -247,7 +247,19 @@ type Queue struct {
 	Keep    time.Duration `json:"keep_ns,omitempty"`
 	Entries int           `json:"entries,omitempty"`
 	Bytes   int64         `json:"bytes,omitempty"`
+	// WhenFull is what happens at Entries or Bytes; "" is WhenFullPause.
+	WhenFull WhenFull `json:"when_full,omitempty"`
 }
+
+// WhenFull is what happens when a failure queue is full.
+type WhenFull string
+
+const (
+	// WhenFullPause pauses the flow.
+	WhenFullPause WhenFull = "pause"
+	// WhenFullDropOldest gives up the entries that were filed first.
+	WhenFullDropOldest WhenFull = "drop_oldest"
+)
 
 // Requeue takes entries of the failure queue back to retry.
 type Requeue struct {

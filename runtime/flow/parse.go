@@ -386,6 +386,11 @@ func (l *linter) queue(n *node) Queue {
 			q.Entries = int(i)
 		case "bytes":
 			q.Bytes, _ = l.size(v, "bytes", 1<<20, 64<<30)
+		case "when_full":
+			if s, ok := l.oneOf(v, "when_full", []string{string(WhenFullPause), string(WhenFullDropOldest)}, nil); ok && s != string(WhenFullPause) {
+				q.WhenFull = WhenFull(s)
+				l.warn(v, CodeQueue, "`when_full: pause` loses none", "with `when_full: drop_oldest` records are given up when the failure queue is full, the oldest first")
+			}
 		}
 	})
 	return q

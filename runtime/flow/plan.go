@@ -76,6 +76,7 @@ func Diff(old, new *Flow) []Change {
 	part("queue.keep", durationText(old.Queue.Keep), durationText(new.Queue.Keep))
 	part("queue.entries", number(old.Queue.Entries), number(new.Queue.Entries))
 	part("queue.bytes", bytesText(old.Queue.Bytes), bytesText(new.Queue.Bytes))
+	part("queue.when_full", string(old.Queue.WhenFull), string(new.Queue.WhenFull))
 	part("requeue", old.Requeue.describe(), new.Requeue.describe())
 	cs = append(cs, diffSteps(steps(old), steps(new))...)
 	for i := range max(len(old.Exceptions), len(new.Exceptions)) {

@@ -47,6 +47,7 @@ const (
 	CodeEnvMissing         Code = "E_ENV_MISSING"          // an environment variable that is not set
 	CodeVarUnknown         Code = "E_VAR_UNKNOWN"          // an override of a var that the flow does not have
 	CodeOrder              Code = "E_ORDER"                // what an order gives up
+	CodeQueue              Code = "E_QUEUE"                // what a full failure queue gives up
 	CodeConnectionNotFound Code = "E_CONNECTION_NOT_FOUND" // a connection that does not exist
 	CodeConnectionKind     Code = "E_CONNECTION_KIND"      // a connection to something else
 	CodePluginRef          Code = "E_PLUGIN_REF"           // no reference to a plugin

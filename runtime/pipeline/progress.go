@@ -142,11 +142,12 @@ func (p *parcel) drop(k record.EmissionKey) {
 	p.bytes += goneSize
 }
 
-// shrink leaves out exchanges and, if need be, logs and all else that an entry
+// shrink leaves out exchanges, calls and, if need be, logs and all else that an entry
 // can do without.
 func (p *parcel) shrink() {
 	for _, less := range []func(e *record.Entry){
 		func(e *record.Entry) { e.Exchange = nil },
+		func(e *record.Entry) { e.Call = nil },
 		func(e *record.Entry) {
 			if e.Replay != nil && len(e.Replay.Logs) > 0 {
 				r := *e.Replay

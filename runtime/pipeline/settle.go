@@ -389,7 +389,7 @@ func (l *lane) entry(c *course, at *StageInfo, rec *record.Record, f record.Fail
 		Flow: cfg.Flow, FlowUID: cfg.UID, Revision: cmp.Or(c.Revision, cfg.Revision), Generation: cfg.Generation,
 		Stage: at.ID, Plugin: at.Plugin, Digest: at.Digest, Class: err.Class, Code: err.Code, Message: err.Message,
 		Attempts: max(rec.Attempt, 1), Time: cfg.Now().UnixMilli(), Input: *rec, Replay: f.Replay, NoReplay: f.NoReplay,
-		Touched: c.touched(at.ID),
+		Touched: c.touched(at.ID), Call: bounded(err.Call, cfg.KeepInput),
 	}
 	if e.Message == "" && err.Err != nil {
 		e.Message = err.Err.Error()
@@ -402,6 +402,17 @@ func (l *lane) entry(c *course, at *StageInfo, rec *record.Record, f record.Fail
 		e.Input.Key, e.Input.Headers, e.Input.Value = nil, nil, nil
 	}
 	return e
+}
+
+// bounded is a call with an input that an entry keeps; nil for nil.
+func bounded(c *record.Call, keep int) *record.Call {
+	if c == nil || c.Input.Size() <= min(keep, record.MaxCallInput) {
+		return c
+	}
+	out := *c
+	out.InputHash, out.InputOmitted = xxhash.Sum64(c.Input.Value), true
+	out.Input.Value, out.Input.Headers = nil, nil
+	return &out
 }
 
 // entrySize is about what e brings to a commit, what its guest and its partner
@@ -422,12 +433,7 @@ func entrySize(e *record.Entry) int {
 			}
 		}
 	}
-	if e.Replay != nil {
-		for _, line := range e.Replay.Logs {
-			n += len(line) + 2
-		}
-	}
-	return n
+	return n + e.Replay.Size() + e.Call.Size()
 }
 
 // halt stops the lane; what is under way may still settle. With a reason the

@@ -97,6 +97,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Err is the cause, may be nil.
 	Err error
+	// Call is that of the plugin that signs or validates which failed, if one
+	// did.
+	Call *Call
 }
 
 func (e *Error) Error() string {

@@ -49,6 +49,10 @@ type Entry struct {
 	NoReplay string
 	// Exchange is the last request and its answer, for a delivery that had one.
 	Exchange *Exchange
+	// Call is that of a plugin that signs or validates, for a delivery that
+	// failed in it. Stage, Plugin, Digest, Input and Replay above are the
+	// delivery's all the same.
+	Call *Call
 	// History are the attempts that failed, the last one included.
 	History []Attempt
 	// Requeues is how often it went from the queue back to retry.
@@ -108,6 +112,7 @@ type entryJSON struct {
 	Replay      *Replay   `json:"replay,omitempty"`
 	NoReplay    string    `json:"no_replay,omitempty"`
 	Exchange    *Exchange `json:"exchange,omitempty"`
+	Call        *Call     `json:"call,omitempty"`
 	History     []Attempt `json:"history,omitempty"`
 	Requeues    uint32    `json:"requeues,omitempty"`
 	Told        string    `json:"told,omitempty"`
@@ -156,7 +161,7 @@ func (e *Entry) MarshalJSON() ([]byte, error) {
 		Class: e.Class, Code: e.Code, Message: e.Message, Attempts: e.Attempts, Time: e.Time,
 		Path: e.Input.Path.String(), Input: toEnvelope(&e.Input), Omitted: e.InputOmitted,
 		Redelivered: e.Input.Redelivered, Replay: e.Replay, NoReplay: e.NoReplay,
-		Exchange: e.Exchange, History: e.History, Requeues: e.Requeues, Told: e.Told, Setting: e.Setting,
+		Exchange: e.Exchange, Call: e.Call, History: e.History, Requeues: e.Requeues, Told: e.Told, Setting: e.Setting,
 	}
 	if e.FlowUID != 0 {
 		j.FlowUID = hex64(e.FlowUID)
@@ -191,7 +196,7 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 		Touched: j.Touched, Class: j.Class, Code: j.Code, Message: j.Message, Attempts: j.Attempts, Time: j.Time,
 		Input: j.Input.record(), InputOmitted: j.Omitted,
 		Replay: j.Replay, NoReplay: j.NoReplay,
-		Exchange: j.Exchange, History: j.History, Requeues: j.Requeues, Told: j.Told, Setting: j.Setting,
+		Exchange: j.Exchange, Call: j.Call, History: j.History, Requeues: j.Requeues, Told: j.Told, Setting: j.Setting,
 	}
 	e.Input.Attempt, e.Input.Redelivered = max(j.Attempts, 1), j.Redelivered
 	var err error

@@ -98,6 +98,25 @@ func TestFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	line("entry of a delivery that got no answer", j5)
+	judged := *e
+	judged.Input, judged.Plugin, judged.Digest, judged.Touched, judged.Replay = r, "", "", nil, nil
+	judged.Call = &Call{
+		Stage: "deliver.validate", Plugin: "check@1.0.0", Digest: "sha256:ef", Class: Rejected, Code: 7, Message: "code <7>", Hidden: []string{"Set-Cookie"},
+		Input:  Record{Value: []byte("{}"), Headers: []Header{{":status", []byte("200")}, {"Set-Cookie", []byte("***")}}, Topic: "deliver.validate", Offset: 1 << 60, Timestamp: 5, Attempt: 1, To: -1},
+		Replay: &Replay{BatchID: 1 << 61, Now: 5, ConfigHash: 6, Signatures: []Signature{{Handle: 1, Alg: 2, Refused: -2}}}, Setting: &Setting{With: Text("{}")},
+	}
+	j6, err := json.Marshal(&judged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line("entry with a call", j6)
+	signed := judged
+	signed.Call = &Call{Stage: "deliver.sign", Plugin: "sign@1.0.0", Digest: "sha256:ef", Class: Fuel, Message: "", Input: Record{Topic: "deliver.sign", Attempt: 1, To: -1}, InputOmitted: true, InputHash: 0x1234, NoReplay: "no"}
+	j7, err := json.Marshal(&signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line("entry with a call without input", j7)
 	named := sample()
 	named.Ref = "req-7"
 	line("id with a ref", named.ID())
@@ -117,7 +136,7 @@ func TestFormats(t *testing.T) {
 	}
 	golden(t, "testdata/formats.golden", b.String())
 
-	for _, in := range [][]byte{j, j2, j3, j4, j5} {
+	for _, in := range [][]byte{j, j2, j3, j4, j5, j6, j7} {
 		var back Entry
 		if err := json.Unmarshal(in, &back); err != nil {
 			t.Fatal(err)

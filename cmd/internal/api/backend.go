@@ -64,6 +64,10 @@ type Backend interface {
 	// partition and offset.
 	Retries(ctx context.Context, q *RetryQuery) (*RetryPage, error)
 
+	// Logs are what the plugins of a flow logged last on this node. With
+	// WaitMillis it waits until there is a line.
+	Logs(ctx context.Context, q *LogQuery) (*LogPage, error)
+
 	PutConnection(ctx context.Context, req *PutConnection) (*ConnectionPlan, error)
 	Connections(ctx context.Context) ([]*Connection, error)
 	Connection(ctx context.Context, name string) (*Connection, error)
@@ -72,6 +76,10 @@ type Backend interface {
 	// answer, not in the error. Anonymous connections (kafka://host:port) can
 	// be tested too.
 	TestConnection(ctx context.Context, name string) (*ConnectionTest, error)
+	// Exchanges looks at what goes over a connection of kind http from now on,
+	// and answers once the time or the count of q has come. It never slows a
+	// delivery: what comes too fast is passed over and counted.
+	Exchanges(ctx context.Context, q *ExchangeQuery) (*ExchangePage, error)
 
 	// UploadPlugin checks, stores and compiles a module. File is its name, of
 	// which a module without a manifest takes its own.
@@ -85,7 +93,8 @@ type Backend interface {
 	Blob(ctx context.Context, digest string) ([]byte, error)
 
 	// Deploy activates an uploaded plugin in the stages that admit it. With
-	// DryRun it only plans.
+	// DryRun it only plans, and carries out the pre-flight that is asked for; it
+	// then answers CodePreflight if a source cannot be read just now.
 	Deploy(ctx context.Context, req *Deploy) (*Deployment, error)
 	// Deployment tells how far a deployment is.
 	Deployment(ctx context.Context, id string) (*Deployment, error)
@@ -164,6 +173,11 @@ type PutFlow struct {
 	// Connections are documents that are applied before this one and need not
 	// exist yet in a dry run.
 	Connections []string `json:"connections,omitempty"`
+	// Preflight is as in Deploy. It is carried out for a flow that is new, and
+	// for one of the same document whose plugins are others.
+	Preflight int `json:"preflight,omitempty" minimum:"0" maximum:"100000"`
+	// Seen is recorded in the revision.
+	Seen *Seen `json:"seen,omitempty"`
 }
 
 // Rollback asks for an earlier revision of a flow.
@@ -186,6 +200,8 @@ type FlowPlan struct {
 	Changes  []string  `json:"changes,omitempty"`
 	Warnings []Problem `json:"warnings,omitempty"`
 	DryRun   bool      `json:"dry_run,omitempty"`
+	// Stages are those of the pre-flight.
+	Stages []DeploymentStage `json:"stages,omitempty"`
 }
 
 // Flow states.
@@ -248,6 +264,8 @@ type Stage struct {
 	// Setting is how the stage runs its plugin now.
 	Setting   *record.Setting `json:"setting,omitempty"`
 	Otherwise string          `json:"otherwise"`
+	// Plugins are those that sign and validate for a delivery.
+	Plugins []DeliveryPlugin `json:"plugins,omitempty"`
 	// Stateful: answers depend on earlier batches; Impure: on other hosts.
 	// Such a stage can be neither replayed nor compared.
 	Stateful bool  `json:"stateful,omitempty"`
@@ -257,6 +275,15 @@ type Stage struct {
 	Nanos    int64 `json:"nanos"`
 	Drops    int64 `json:"drops"`
 	Failures int64 `json:"failures"`
+}
+
+// DeliveryPlugin is a plugin that signs or validates for a delivery.
+type DeliveryPlugin struct {
+	// ID is its place: DELIVERY.sign or DELIVERY.validate.
+	ID      string          `json:"id"`
+	Plugin  string          `json:"plugin"` // name@version
+	Digest  string          `json:"digest"`
+	Setting *record.Setting `json:"setting,omitempty"`
 }
 
 // Partition of a flow's source.
@@ -293,6 +320,8 @@ type Revision struct {
 	At       int64             `json:"at"`               // Unix ms
 	Pinned   map[string]string `json:"pinned,omitempty"` // stage -> name@version sha256:...
 	Document string            `json:"document"`
+	// Preflight is how it ended; nil where there was none.
+	Preflight *Seen `json:"preflight,omitempty"`
 }
 
 // PutConnection is a connection document to apply.
@@ -362,6 +391,15 @@ type Deploy struct {
 	Flow   string `json:"flow,omitempty"`
 	Stage  string `json:"stage,omitempty"`
 	DryRun bool   `json:"dry_run,omitempty"`
+	// Preflight is how many of the latest records of each flow's source go
+	// through the old and the new plugin of its stages; 0: none. Only with DryRun.
+	Preflight int `json:"preflight,omitempty" minimum:"0" maximum:"100000"`
+	// Planned is what the plan that is to be carried out was made of: the
+	// request is refused (CodeConflict) if it would change other flows now, or
+	// other revisions of them. Empty: whatever there is.
+	Planned []Planned `json:"planned,omitempty"`
+	// Seen is recorded in the revisions, by flow (project/name).
+	Seen map[string]Seen `json:"seen,omitempty"`
 }
 
 // Deployment is a deployment's plan and progress. ID is empty in a plan, and
@@ -382,7 +420,7 @@ type DeploymentFlow struct {
 	Flow       string            `json:"flow"` // project/name
 	State      string            `json:"state"`
 	Generation uint32            `json:"generation,omitempty"`
-	Revision   uint32            `json:"revision,omitempty"`
+	Revision   uint32            `json:"revision,omitempty"` // of a plan: the present one
 	Stages     []DeploymentStage `json:"stages"`
 	// Slots is how many the flow has, Switched how many report the generation.
 	Slots    int    `json:"slots"`
@@ -398,4 +436,6 @@ type DeploymentStage struct {
 	OldDigest  string `json:"old_digest,omitempty"`
 	NewVersion string `json:"new_version"`
 	NewDigest  string `json:"new_digest"`
+	// Preflight is set in a plan that asked for one.
+	Preflight *Preflight `json:"preflight,omitempty"`
 }

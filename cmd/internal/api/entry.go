@@ -28,6 +28,7 @@ type FailureEntry struct {
 	Replay       *FailureReplay   `json:"replay,omitempty" doc:"Circumstances of the call; missing if it cannot be repeated."`
 	NoReplay     string           `json:"no_replay,omitempty" doc:"Why it cannot be repeated."`
 	Exchange     *FailureExchange `json:"exchange,omitempty" doc:"The last request of a delivery and its answer."`
+	Call         *FailureCall     `json:"call,omitempty" doc:"The call of the plugin that signs or validates, for a delivery that failed in it."`
 	History      []FailureAttempt `json:"history,omitempty" doc:"Attempts that failed: the first and the latest."`
 	Requeues     uint32           `json:"requeues,omitempty" doc:"How often it went back to retry."`
 	Told         string           `json:"told,omitempty" doc:"What went wrong when the flow's exceptions were told."`
@@ -46,6 +47,24 @@ type FailureExchange struct {
 	ResponseHeaders []FailureHeader `json:"response_headers,omitempty"`
 	ResponseBody    any             `json:"response_body"`
 	ResponseCut     bool            `json:"response_cut,omitempty" doc:"The body is only the beginning."`
+}
+
+// FailureCall describes the call of a plugin that signs or validates which a
+// delivery failed in.
+type FailureCall struct {
+	Stage        string          `json:"stage" doc:"DELIVERY.sign or DELIVERY.validate"`
+	Plugin       string          `json:"plugin" doc:"name@version"`
+	Digest       string          `json:"digest" doc:"sha256:..."`
+	Class        string          `json:"class" doc:"What came of the call, as the plugin answered it."`
+	Code         uint32          `json:"code,omitempty"`
+	Message      string          `json:"message"`
+	Input        FailureInput    `json:"input" doc:"The request or the answer as the plugin got it."`
+	InputOmitted bool            `json:"input_omitted,omitempty" doc:"It was too large to keep."`
+	InputHash    string          `json:"input_hash,omitempty" doc:"xxh64 of an omitted value."`
+	Hidden       []string        `json:"hidden,omitempty" doc:"Headers and parameters whose values are asterisks."`
+	Replay       *FailureReplay  `json:"replay,omitempty" doc:"Circumstances of the call; missing if it cannot be repeated."`
+	NoReplay     string          `json:"no_replay,omitempty" doc:"Why it cannot be repeated."`
+	Setting      *FailureSetting `json:"setting,omitempty" doc:"How the plugin was run."`
 }
 
 // FailureAttempt describes an attempt that failed.

@@ -26,7 +26,7 @@ func statusOf(code string) int {
 		return http.StatusNotFound
 	case CodeInvalid, CodeRefused:
 		return http.StatusUnprocessableEntity
-	case CodeConflict, CodeQueueNotEmpty, CodeInUse, CodeVersionTaken:
+	case CodeConflict, CodeQueueNotEmpty, CodeInUse, CodeVersionTaken, CodePreflight:
 		return http.StatusConflict
 	case CodeTooLarge:
 		return http.StatusRequestEntityTooLarge

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"time"
 
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -28,6 +29,8 @@ type fake struct {
 	dropFailures     func(*DropFailures) (*DropReport, error)
 	importFailures   func(project, name string, entries io.Reader) (*ImportReport, error)
 	retries          func(*RetryQuery) (*RetryPage, error)
+	logs             func(*LogQuery) (*LogPage, error)
+	exchanges        func(*ExchangeQuery) (*ExchangePage, error)
 	putConnection    func(*PutConnection) (*ConnectionPlan, error)
 	connections      func() ([]*Connection, error)
 	connection       func(name string) (*Connection, error)
@@ -83,6 +86,10 @@ func (f *fake) ImportFailures(_ context.Context, project, name string, entries i
 	return f.importFailures(project, name, entries)
 }
 func (f *fake) Retries(_ context.Context, q *RetryQuery) (*RetryPage, error) { return f.retries(q) }
+func (f *fake) Exchanges(_ context.Context, q *ExchangeQuery) (*ExchangePage, error) {
+	return f.exchanges(q)
+}
+func (f *fake) Logs(_ context.Context, q *LogQuery) (*LogPage, error) { return f.logs(q) }
 func (f *fake) PutConnection(_ context.Context, req *PutConnection) (*ConnectionPlan, error) {
 	return f.putConnection(req)
 }
@@ -151,6 +158,10 @@ func fill(v reflect.Value, name string, n *int) {
 		v.Set(reflect.New(v.Type().Elem()))
 		fill(v.Elem(), name, n)
 	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1_700_000_000+int64(*n), 0).UTC()))
+			return
+		}
 		for i := range v.NumField() {
 			fill(v.Field(i), v.Type().Field(i).Name, n)
 		}
@@ -160,6 +171,10 @@ func fill(v reflect.Value, name string, n *int) {
 			return
 		}
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range v.Len() {
+			fill(v.Index(i), name, n)
+		}
+	case reflect.Array:
 		for i := range v.Len() {
 			fill(v.Index(i), name, n)
 		}
@@ -193,6 +208,12 @@ func sampleEntry() *record.Entry {
 		Exchange: &record.Exchange{
 			Method: "POST", URL: "https://partner.example/v2", RequestHeaders: []record.Header{{Key: "A", Value: []byte("b")}}, RequestBody: []byte("{}"), RequestCut: true,
 			Status: 422, ResponseHeaders: []record.Header{{Key: "C", Value: []byte{0xff}}}, ResponseBody: []byte{0xff}, ResponseCut: true,
+		},
+		Call: &record.Call{
+			Stage: "deliver.sign", Plugin: "sign@1.0.0", Digest: "sha256:ef", Class: record.Fuel, Code: 3, Message: "m", Hidden: []string{"X-Token"}, InputOmitted: true, InputHash: 5,
+			Input:   record.Record{Value: []byte("v"), Headers: []record.Header{{Key: ":method", Value: []byte("POST")}}, Topic: "deliver.sign", Offset: 7, Timestamp: 9, Attempt: 1, To: -1},
+			Replay:  &record.Replay{BatchID: 1 << 60, Now: 1, Signatures: []record.Signature{{Handle: 1, Signature: []byte{1}}}},
+			Setting: &record.Setting{With: record.Text("{}")}, NoReplay: "none",
 		},
 		History:  []record.Attempt{{Time: 1700000000450, Millis: 6, Class: record.Timeout, Code: 504, Message: "late"}},
 		Requeues: 1, Told: "the exception could not be told",

@@ -66,7 +66,7 @@ func TestJSONOfTypes(t *testing.T) {
 		filled[PutConnection](), filled[ConnectionPlan](), filled[Connection](), filled[ConnectionTest](), filled[Plugin](),
 		filled[Deploy](), filled[Deployment](), filled[Error](),
 		&list[*Plugin]{Items: []*Plugin{}}, &Flow{}, &Deployment{}, &FailurePage{}, &Error{},
-		&Rollback{}, &Offsets{}, &OffsetsPlan{}, &ReplayFailures{}, &ReplayReport{}, &DropFailures{}, &RetryPage{}, &Retry{Record: json.RawMessage(`{}`)}, &Receipt{}, &ConnectionUsage{},
+		&Rollback{}, &Offsets{}, &OffsetsPlan{}, &ReplayFailures{}, &ReplayReport{}, &DropFailures{}, &RetryPage{}, &Retry{Record: json.RawMessage(`{}`)}, &Receipt{}, &ConnectionUsage{}, &Preflight{},
 	} {
 		fmt.Fprintf(&out, "%T\n", v)
 		enc := json.NewEncoder(&out)

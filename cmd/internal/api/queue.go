@@ -14,6 +14,8 @@ type Queue struct {
 	MaxBytes   uint64 `json:"max_bytes"`
 	// KeepMillis is how long an entry is kept; 0: until it is dropped by hand.
 	KeepMillis int64 `json:"keep_ms,omitempty"`
+	// WhenFull is what happens at MaxEntries or MaxBytes: pause or drop_oldest.
+	WhenFull string `json:"when_full,omitempty"`
 	// Oldest is when the oldest entry was filed, Unix ms; 0: there is none, or
 	// it is not known.
 	Oldest int64 `json:"oldest,omitempty"`

@@ -84,6 +84,11 @@ func queueTrips() []roundTrip {
 		func(f *fake, n note) {
 			f.retries = func(q *RetryQuery) (*RetryPage, error) { return &RetryPage{}, n(q) }
 		}, &RetryPage{Entries: []*Retry{}}, &RetryQuery{Project: "default", Name: "n"})
+	logged := filled[LogPage]()
+	for _, q := range []*LogQuery{{Project: "shop", Name: "orders"}, {Project: "shop", Name: "orders", Stage: "mask", Level: "warn", After: 1 << 60, Limit: 7, WaitMillis: 1}} {
+		add("Logs", func(c ctx, b Backend) (any, error) { return b.Logs(c, q) },
+			func(f *fake, n note) { f.logs = func(q *LogQuery) (*LogPage, error) { return logged, n(q) } }, logged, q)
+	}
 	return trips
 }
 

@@ -116,6 +116,13 @@ func roundTrips() []roundTrip {
 		}, connection, "main")
 	add("DeleteConnection", func(c ctx, b Backend) (any, error) { return nil, b.DeleteConnection(c, "main") },
 		func(f *fake, n note) { f.deleteConnection = func(name string) error { return n(name) } }, nil, "main")
+	seen := filled[ExchangePage]()
+	for _, q := range []*ExchangeQuery{{Connection: "main"}, {Connection: "acme:main", Millis: 500, Count: 7}} {
+		add("Exchanges", func(c ctx, b Backend) (any, error) { return b.Exchanges(c, q) },
+			func(f *fake, n note) {
+				f.exchanges = func(q *ExchangeQuery) (*ExchangePage, error) { return seen, n(q) }
+			}, seen, q)
+	}
 	test := filled[ConnectionTest]()
 	for _, name := range []string{"main", "kafka://10.0.0.5:9092", "kafka://[::1]:9092,b:9092"} {
 		add("TestConnection", func(c ctx, b Backend) (any, error) { return b.TestConnection(c, name) },

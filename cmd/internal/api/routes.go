@@ -87,7 +87,9 @@ func (s *service) routes(doc huma.API) {
 	s.flowRoutes(doc)
 	s.failureRoutes(doc)
 	s.offsetRoutes(doc)
+	s.logRoutes(doc)
 	s.connectionRoutes(doc)
+	s.exchangeRoutes(doc)
 	s.pluginRoutes(doc)
 }
 

@@ -73,7 +73,7 @@ type Account struct {
 	Split     int64 `json:"split"` // emissions beyond the first of a record
 	Delivered int64 `json:"delivered"`
 	// Dropped on purpose, by stage or reason ("queue": by hand, "expired":
-	// retention of the queue).
+	// retention of the queue, "oldest": the queue was full).
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 	// Known were not delivered again, because an entry of theirs existed when
 	// they were read again.

@@ -127,7 +127,7 @@ func (d *Daemon) Failures(_ context.Context, q *api.FailureQuery) (*api.FailureP
 	}
 	settings := d.settings(f)
 	for _, e := range entries {
-		e.Setting = settings(e)
+		settings(e)
 	}
 	page := &api.FailurePage{Entries: entries, Total: stats.Entries}
 	if len(entries) > limit {
@@ -150,7 +150,7 @@ func (d *Daemon) Failure(_ context.Context, project, name string, seq uint64) (*
 	if e == nil {
 		return nil, notFound("the failure queue of flow %s has no entry %d", f.FullName(), seq)
 	}
-	e.Setting = d.settings(f)(e)
+	d.settings(f)(e)
 	return e, nil
 }
 

@@ -245,7 +245,7 @@ func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.Connecti
 
 // checkHTTP reads the secrets of a connection and reaches for the other side.
 func checkHTTP(ctx context.Context, s secrets, name string, c *flow.Connection) error {
-	p, err := newPartner(s, name, c)
+	p, err := newPartner(s, name, c, nil)
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,10 @@ func (d *Daemon) putFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, 
 		return nil, err
 	}
 	if req.DryRun || plan.Action == "unchanged" {
-		return plan, nil
+		return plan, d.preflightDocument(ctx, req, f, head, put, plan)
+	}
+	if put.Preflight, err = seenOf(req.Seen); err != nil {
+		return nil, err
 	}
 	r, err := d.proposeChange(ctx, f.Project, f.Name, plan.Revision, put)
 	if errors.Is(err, errMeanwhile) {
@@ -365,8 +368,8 @@ func (d *Daemon) roomInQueue(f *state.Flow) error {
 	if err != nil {
 		return err
 	}
-	if entries, bytes := queueBounds(doc); stats.Entries >= entries || stats.Bytes >= bytes {
-		return &api.Error{Code: api.CodeConflict, Detail: "flow " + f.FullName() + " stays paused: " + queueFull(stats, entries, bytes)}
+	if r := retentionOf(doc); r.pauses(stats) {
+		return &api.Error{Code: api.CodeConflict, Detail: "flow " + f.FullName() + " stays paused: " + queueFull(stats, r.entries, r.bytes)}
 	}
 	return nil
 }
@@ -399,6 +402,9 @@ func (d *Daemon) Revisions(_ context.Context, project, name string) ([]*api.Revi
 				a.Pinned = map[string]string{}
 			}
 			a.Pinned[p.Stage] = p.Version + " " + p.Digest.String()
+		}
+		if p := rev.Preflight; p != nil {
+			a.Preflight = &api.Seen{Skipped: p.Skipped, Records: int64(p.Records), Differ: int64(p.Differ), NewFailures: int64(p.NewFailures), Accepted: p.Accepted}
 		}
 		out = append(out, a)
 	}

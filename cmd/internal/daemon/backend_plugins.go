@@ -288,13 +288,22 @@ func (d *Daemon) Deploy(ctx context.Context, req *api.Deploy) (*api.Deployment, 
 	if req.Stage != "" && len(activations) == 0 && len(dep.Skipped) == 0 {
 		return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("no flow has a stage %s that runs plugin %s", req.Stage, p.Name), Next: "`flowctl flow get FLOW` shows a flow's stages"}
 	}
-	if req.DryRun || len(activations) == 0 {
-		dep.Done = !req.DryRun
+	if req.DryRun {
+		return dep, d.preflights(ctx, planned, activations, req, dep)
+	}
+	if err := checkPlanned(req, planned); err != nil {
+		return nil, err
+	}
+	if len(activations) == 0 {
+		dep.Done = true
 		return dep, nil
 	}
 	var ids []string
 	for i, a := range activations {
 		f := planned[i]
+		if a.Preflight, err = preflightSeen(req.Seen, f.FullName()); err != nil {
+			return nil, err
+		}
 		r, err := d.proposeChange(ctx, f.Project, f.Name, f.Revision, a)
 		if errors.Is(err, errMeanwhile) {
 			err = &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("flow %s was changed while the plugin was tried in it", f.FullName()), Next: "deploy again"}
@@ -332,7 +341,7 @@ func (d *Daemon) planDeploy(ctx context.Context, f *state.Flow, p *state.Plugin,
 		return nil, nil, d.apiError(err)
 	}
 	a := &state.Activate{Flow: f.ID}
-	df := &api.DeploymentFlow{Flow: f.FullName(), State: f.State.String(), Slots: int(f.Slots), Nodes: 1}
+	df := &api.DeploymentFlow{Flow: f.FullName(), State: f.State.String(), Revision: f.Revision, Slots: int(f.Slots), Nodes: 1}
 	for _, s := range doc.Plugins() {
 		ref := s.Plugin.Ref
 		space := ref.Namespace

@@ -1,13 +1,8 @@
 package daemon
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/millrace-io/millrace/cluster/state"
@@ -148,6 +143,7 @@ type replays struct {
 	d      *Daemon
 	flow   *state.Flow
 	places map[string]string // id of each stage and delivery -> digest of its plugin, or ""
+	calls  map[string]string // DELIVERY.sign and DELIVERY.validate -> digest of the plugin
 	http   map[string]bool   // ids of deliveries that keep the order of keys
 	want   string            // api.ReplayCurrent, api.ReplayFailed or a digest
 	stored map[string]bool
@@ -158,7 +154,7 @@ func (d *Daemon) newReplays(f *state.Flow, want string) (*replays, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &replays{d: d, flow: f, places: map[string]string{}, http: map[string]bool{}, want: want, stored: map[string]bool{}}
+	r := &replays{d: d, flow: f, places: map[string]string{}, calls: map[string]string{}, http: map[string]bool{}, want: want, stored: map[string]bool{}}
 	if r.want == "" {
 		r.want = api.ReplayCurrent
 	}
@@ -168,6 +164,8 @@ func (d *Daemon) newReplays(f *state.Flow, want string) (*replays, error) {
 	for _, p := range rev.Pins {
 		if _, ok := r.places[p.Stage]; ok {
 			r.places[p.Stage] = p.Digest.String()
+		} else {
+			r.calls[p.Stage] = p.Digest.String()
 		}
 	}
 	for _, dl := range doc.Deliveries() {
@@ -215,6 +213,15 @@ func (r *replays) via(e *record.Entry) (digest, problem string, err error) {
 		return "", "its value is not in the entry, it was too large to keep", nil
 	case r.want == api.ReplayCurrent:
 		return "", "", nil
+	case e.Call != nil:
+		digest = r.want
+		if r.want == api.ReplayFailed {
+			digest = e.Call.Digest
+		}
+		if digest != r.calls[e.Call.Stage] {
+			problem = fmt.Sprintf("only stages run a plugin for single records, and %s is none: deploy it there and replay with the present one, or try it with --dry-run", e.Call.Stage)
+		}
+		return "", problem, nil
 	case r.want == api.ReplayFailed:
 		digest = e.Digest
 	default:
@@ -314,76 +321,4 @@ func (d *Daemon) dueNow(id state.FlowID) {
 	if r := d.runner(id); r != nil {
 		signal(r.due)
 	}
-}
-
-// ImportFailures implements api.Backend.
-func (d *Daemon) ImportFailures(ctx context.Context, project, name string, in io.Reader) (*api.ImportReport, error) {
-	f, err := d.findFlow(project, name)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := d.readEntries(f, in)
-	if err != nil {
-		return nil, err
-	}
-	out := &api.ImportReport{}
-	for len(entries) > 0 {
-		n, bytes := 0, 0
-		for n < len(entries) && n < queuePage && (n == 0 || bytes+entries[n].Entry.Input.Size() <= importBytes) {
-			bytes += entries[n].Entry.Input.Size()
-			n++
-		}
-		res, err := d.queueOp(ctx, &state.QueueImport{Flow: f.ID, Entries: entries[:n]})
-		if err != nil {
-			return nil, err
-		}
-		out.Filed += uint64(res.Done)
-		out.Present += uint64(len(res.Skipped))
-		entries = entries[n:]
-	}
-	return out, nil
-}
-
-// readEntries reads entries, one a line, and finds their partitions.
-func (d *Daemon) readEntries(f *state.Flow, in io.Reader) ([]state.ImportEntry, error) {
-	partitions, err := d.store.Partitions(f.ID)
-	if err != nil {
-		return nil, d.apiError(err)
-	}
-	numbers := map[record.Partition]uint32{}
-	for _, p := range partitions {
-		numbers[partitionOf(p)] = p.Part
-	}
-	var out []state.ImportEntry
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 64<<10), importLine)
-	n := 0
-	for lines.Scan() {
-		n++
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
-		e := &record.Entry{}
-		if err := json.Unmarshal(line, e); err != nil {
-			return nil, invalid("line %d: %v; nothing was filed", n, err)
-		}
-		if e.Stage == "" || !e.Class.Valid() {
-			return nil, invalid("line %d: the entry names no stage; nothing was filed", n)
-		}
-		part, ok := numbers[record.Partition{Topic: e.Input.Topic, Broker: e.Input.Broker, Num: e.Input.Partition}]
-		if !ok {
-			return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("line %d: record %s is of a partition that flow %s does not read; nothing was filed", n, e.ID(), f.FullName()),
-				Next: "import into the flow that the entries are of"}
-		}
-		e.Seq, e.Setting = 0, nil
-		out = append(out, state.ImportEntry{Part: part, Entry: e})
-	}
-	if err := lines.Err(); err != nil {
-		if errors.Is(err, bufio.ErrTooLong) {
-			return nil, invalid("line %d is longer than %d MiB; nothing was filed", n+1, importLine>>20)
-		}
-		return nil, err
-	}
-	return out, nil
 }

@@ -201,6 +201,11 @@ func (r *runner) bind(ctx context.Context, to *activation, have []boundPlugin) (
 	}
 	set = pipeline.Set{Generation: to.generation, Revision: to.revision}
 	set.Nodes, err = lay.nodesOf(to.doc)
+	for i := range set.Nodes {
+		if n := &set.Nodes[i]; n.Kind == pipeline.KindStage && r.d.cfg.Observe != nil {
+			n.Stage = r.d.cfg.Observe(r.name, n.StageInfo, n.Stage)
+		}
+	}
 	return set, bound, err
 }
 
@@ -239,7 +244,7 @@ func (r *runner) bindExchanges(ctx context.Context, f *flow.Flow, pins []state.P
 		}
 		r.d.metrics.bound(r.name, s.ID, b.st)
 		r.exchanges = append(r.exchanges, b)
-		return b.st, pluginInfo{stage: s.ID, plugin: info.Plugin}, nil
+		return b.st, pluginInfo{stage: s.ID, plugin: info.Plugin, digest: info.Digest}, nil
 	}
 }
 
@@ -256,6 +261,7 @@ func (d *Daemon) bindPlugin(ctx context.Context, f *flow.Flow, s *flow.Stage, ui
 	cfg := stageConfig(f, s, uid, info, d.log)
 	cfg.Sign = sign
 	cfg.OnCount = d.metrics.counted(f.FullName(), s.ID)
+	cfg.OnLog = d.logs.listen(uid, s.ID, info.Plugin)
 	if b.st, err = b.lease.Module().NewStage(ctx, cfg); err != nil {
 		return b, errors.Join(record.Errorf(record.Config, "%w", err), b.lease.Release(context.WithoutCancel(ctx)))
 	}

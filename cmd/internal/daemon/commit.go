@@ -103,8 +103,17 @@ func (d *Daemon) propose(ctx context.Context, batch []lent) {
 			c.Gone = append(c.Gone, state.CommitGone{Flow: r.id, Part: part, Offset: k.Offset, Path: k.Path})
 		}
 	}
+	files := filing(batch)
+	if len(files) > 0 {
+		d.filing.Lock()
+		defer d.filing.Unlock()
+	}
 	began := time.Now()
-	res, err := d.node.Propose(ctx, c)
+	err := d.trimAll(ctx, files)
+	var res state.Result
+	if err == nil {
+		res, err = d.node.Propose(ctx, c)
+	}
 	d.metrics.committed(time.Since(began), err)
 	if err != nil {
 		d.log.Warn("commit failed; it is tried again", "err", err)
@@ -140,14 +149,17 @@ func (d *Daemon) propose(ctx context.Context, batch []lent) {
 		if at < 0 {
 			continue
 		}
-		if entries, bytes := queueBounds(batch[at].r.doc.Load()); q.Entries >= entries || q.Bytes >= bytes {
-			batch[at].r.autoPause(queueFull(q, entries, bytes))
+		if keep := retentionOf(batch[at].r.doc.Load()); keep.pauses(q) {
+			batch[at].r.autoPause(queueFull(q, keep.entries, keep.bytes))
 		}
+	}
+	if err := d.trimAll(ctx, files); err != nil && ctx.Err() == nil {
+		d.log.Warn("a full failure queue was not trimmed; it is tried again", "err", err)
 	}
 }
 
 // queueBounds are the most entries and bytes that a flow's failure queue may
-// hold; a flow that reaches one is paused.
+// hold: see flow.WhenFull.
 func queueBounds(f *flow.Flow) (entries, bytes uint64) {
 	entries, bytes = MaxQueueEntries, MaxQueueBytes
 	if f != nil && f.Queue.Entries > 0 {

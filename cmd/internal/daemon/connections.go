@@ -28,6 +28,7 @@ import (
 type connections struct {
 	mu   sync.Mutex
 	open map[connectionID]*partner // guarded by mu
+	seen map[string]*onlookers     // guarded by mu; by name, while it was ever in use
 }
 
 // connectionID tells connections apart: by name, and by a hash of what stands
@@ -37,7 +38,9 @@ type connectionID struct {
 	hash [sha256.Size]byte
 }
 
-func newConnections() *connections { return &connections{open: map[connectionID]*partner{}} }
+func newConnections() *connections {
+	return &connections{open: map[connectionID]*partner{}, seen: map[string]*onlookers{}}
+}
 
 // partner is a connection in use.
 type partner struct {
@@ -63,7 +66,7 @@ type partner struct {
 // acquire opens a connection, or joins those who use it. The error is one of
 // class config that names what is missing.
 func (cs *connections) acquire(s secrets, stored string, c *flow.Connection) (*partner, error) {
-	fresh, err := newPartner(s, stored, c)
+	fresh, err := newPartner(s, stored, c, cs.onlookers(stored))
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +146,7 @@ func (p *partner) usage() api.ConnectionUsage {
 	return out
 }
 
-func newPartner(s secrets, name string, c *flow.Connection) (*partner, error) {
+func newPartner(s secrets, name string, c *flow.Connection, seenBy delivery.Observer) (*partner, error) {
 	in := c.HTTP
 	p := &partner{name: name, base: in.Base}
 	for _, name := range c.Secrets() {
@@ -169,7 +172,7 @@ func newPartner(s secrets, name string, c *flow.Connection) (*partner, error) {
 		return nil, record.Errorf(record.Config, "connection %s: %w", name, err)
 	}
 	p.Connection = delivery.NewConnection(delivery.ConnectionConfig{
-		Name: name, Concurrent: in.Concurrent, RequestsPerSecond: in.Requests, Breaker: breaker(in.Breaker), Send: p.send, Redact: p.redact,
+		Name: name, Concurrent: in.Concurrent, RequestsPerSecond: in.Requests, Breaker: breaker(in.Breaker), Send: p.send, Redact: p.redact, Observer: seenBy,
 	})
 	return p, nil
 }

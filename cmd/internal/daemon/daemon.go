@@ -26,6 +26,7 @@ import (
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/plugins/registry"
 	"github.com/millrace-io/millrace/plugins/sandbox"
+	"github.com/millrace-io/millrace/runtime/pipeline"
 )
 
 // Bounds of a flow's failure queue. A flow that reaches one is paused.
@@ -62,7 +63,14 @@ type Config struct {
 	CompileCommand []string
 	// DrainLimit is how long a soft stop waits for what is under way; 0: 10 s.
 	DrainLimit time.Duration
-	Logger     *slog.Logger
+	// Observe wraps the stages of every flow, but for branches, as they are
+	// bound: for a program that shows what becomes of single records. The
+	// wrapper must answer as the stage does. nil: nobody looks.
+	Observe func(flow string, info pipeline.StageInfo, s pipeline.Stage) pipeline.Stage
+	Logger  *slog.Logger
+	// houseEvery is how often the node sees to its flows' receipts and queues;
+	// 0: every second.
+	houseEvery time.Duration
 }
 
 func (c *Config) defaults() {
@@ -83,6 +91,9 @@ func (c *Config) defaults() {
 	}
 	if c.SpillBytes <= 0 {
 		c.SpillBytes = 1 << 30
+	}
+	if c.houseEvery <= 0 {
+		c.houseEvery = time.Second
 	}
 	if c.DrainLimit <= 0 {
 		c.DrainLimit = 10 * time.Second
@@ -110,7 +121,12 @@ type Daemon struct {
 	// connections are those of kind http that flows use.
 	connections *connections
 	spills      *spillBudget
-	lives       atomic.Uint64 // of lanes
+	logs        logbooks
+	// filing is held while a command files entries in a queue that drops its
+	// oldest ones, until they are gone.
+	filing   sync.Mutex
+	fullTold *told
+	lives    atomic.Uint64 // of lanes
 
 	urged chan struct{} // 1: a commit is wanted soon
 	kick  chan struct{} // 1: flows are to be reconciled
@@ -123,6 +139,7 @@ type Daemon struct {
 
 	uploading turn // of uploads
 	changing  turn // of changes of flows, from the last check on
+	trying    turn // of pre-flights
 
 	closeOnce sync.Once
 	closeErr  error
@@ -134,8 +151,8 @@ type Daemon struct {
 func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	cfg.defaults()
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
-		connections: newConnections(), spills: newSpillBudget(cfg.SpillRate, cfg.SpillBytes),
-		uploading: newTurn(), changing: newTurn(), urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
+		connections: newConnections(), spills: newSpillBudget(cfg.SpillRate, cfg.SpillBytes), fullTold: newTold(tellFullEvery),
+		uploading: newTurn(), changing: newTurn(), trying: newTurn(), urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())

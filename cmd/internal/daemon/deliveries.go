@@ -12,13 +12,11 @@ import (
 	"github.com/millrace-io/millrace/runtime/connector/kafka"
 	"github.com/millrace-io/millrace/runtime/connector/stream"
 	"github.com/millrace-io/millrace/runtime/delivery"
-	"github.com/millrace-io/millrace/runtime/delivery/batch"
 	"github.com/millrace-io/millrace/runtime/delivery/verdict"
 	"github.com/millrace-io/millrace/runtime/expr"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/pipeline"
 	"github.com/millrace-io/millrace/runtime/record"
-	"github.com/millrace-io/millrace/runtime/retry"
 )
 
 // outlets are the ends of a flow: its deliveries, the topics that its
@@ -162,6 +160,8 @@ func (p *parts) outlet(o *outlets, f *flow.Flow, d *flow.Delivery, id delivery.I
 			return out, err
 		}
 		return outlet{Delivery: pipeline.Plain(s)}, nil
+	case p.mocks != nil:
+		s = p.mocks.sink(d.ID)
 	case d.File != nil:
 		fs, err := file.NewSink(file.SinkConfig{Path: d.File.Path})
 		if err != nil {
@@ -182,6 +182,9 @@ func (p *parts) outlet(o *outlets, f *flow.Flow, d *flow.Delivery, id delivery.I
 // kafkaSink opens a push to a topic, which o closes.
 func (p *parts) kafkaSink(o *outlets, f *flow.Flow, d *flow.Delivery) (delivery.Sink, error) {
 	s, err := p.topicSink(o, f, flow.Topic{Connection: d.Kafka.Connection, Topic: d.Kafka.Topic})
+	if p.mocks != nil {
+		s = p.mocks.sink(d.ID)
+	}
 	if err != nil || d.Kafka.Key == "" {
 		return s, err
 	}
@@ -194,6 +197,9 @@ func (p *parts) kafkaSink(o *outlets, f *flow.Flow, d *flow.Delivery) (delivery.
 
 // topicSink opens a topic, which o closes.
 func (p *parts) topicSink(o *outlets, f *flow.Flow, t flow.Topic) (delivery.Sink, error) {
+	if p.mocks != nil {
+		return p.mocks.sink(""), nil
+	}
 	c, err := p.connect(f.Project, t.Connection)
 	if err != nil {
 		return nil, err
@@ -250,6 +256,9 @@ func (p *parts) httpPush(o *outlets, f *flow.Flow, d *flow.Delivery, id delivery
 	}
 	o.partners = append(o.partners, h.partner)
 	o.closers = append(o.closers, h.partner.release)
+	if p.mocks != nil {
+		h.partner = p.mocks.partner(h.partner, d.ID)
+	}
 	h.build, err = delivery.NewBuilder(delivery.BuilderConfig{
 		ID: d.ID, Push: d.HTTP, Base: h.partner.base, Headers: h.partner.headers, Scope: scope, Identity: id,
 	})
@@ -263,6 +272,10 @@ func (p *parts) httpPush(o *outlets, f *flow.Flow, d *flow.Delivery, id delivery
 	chain := make([]delivery.Signer, 0, len(h.partner.auth)+1)
 	for _, a := range h.partner.auth {
 		chain = append(chain, a)
+	}
+	if plugin, ok := own.(*signPlugin); ok && len(chain) > 0 {
+		h.signer = apart{delivery.Chain(chain...), plugin}
+		return h, nil
 	}
 	h.signer = delivery.Chain(append(chain, own)...)
 	return h, nil
@@ -365,36 +378,4 @@ func (p *parts) judge(f *flow.Flow, d *flow.Delivery, plugins map[string]*flow.S
 		return nil, fmt.Errorf("compile rules of delivery %s: %w", d.ID, err)
 	}
 	return rules, nil
-}
-
-var batchForms = map[string]batch.As{flow.BatchJSONArray: batch.JSONArray, flow.BatchNDJSON: batch.NDJSON, flow.BatchText: batch.Text}
-
-// batching is how a delivery joins records, nil if it does not.
-func batching(f *flow.Flow, d *flow.Delivery) (*batch.Config, error) {
-	b := d.Batch
-	if b == nil {
-		return nil, nil
-	}
-	cfg := &batch.Config{
-		Records: b.Records, Bytes: int(b.Bytes), Wait: b.Wait, As: batchForms[b.As], Head: b.Head, Between: b.Between, Tail: b.Tail, ContentType: b.ContentType, Gzip: b.Gzip,
-	}
-	var err error
-	if b.By != "" {
-		if cfg.By, err = expr.Compile(b.By, f.Scope()); err != nil {
-			return nil, fmt.Errorf("compile batch key of delivery %s: %w", d.ID, err)
-		}
-	}
-	if cfg.As == batch.Text {
-		if cfg.Item, err = expr.CompileTemplate(b.Item, f.Scope()); err != nil {
-			return nil, fmt.Errorf("compile batch item of delivery %s: %w", d.ID, err)
-		}
-	}
-	return cfg, nil
-}
-
-func policy(r *flow.Retry) retry.Policy {
-	if r == nil {
-		return retry.Policy{}
-	}
-	return retry.Policy{First: r.First, Max: r.Max, Attempts: uint32(max(r.Attempts, 0)), Within: r.Within}
 }

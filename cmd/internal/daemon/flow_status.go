@@ -236,6 +236,7 @@ func stagesOf(doc *flow.Flow, pins []state.Pin, r *runner) []api.Stage {
 		a := api.Stage{Branch: p.branch}
 		if p.delivery != nil {
 			a.ID, a.Describe, a.Otherwise = p.delivery.ID, p.delivery.Describe(), otherwiseText(p.delivery.Otherwise, p.delivery.Aside)
+			a.Plugins = deliveryPlugins(doc, p.delivery.ID, pins)
 		} else {
 			s := p.stage
 			a.ID, a.Describe, a.Otherwise = s.ID, s.Describe(), otherwiseText(s.Otherwise, s.Aside)
@@ -253,6 +254,19 @@ func stagesOf(doc *flow.Flow, pins []state.Pin, r *runner) []api.Stage {
 		}
 		out = append(out, a)
 	})
+	return out
+}
+
+// deliveryPlugins are the plugins that sign and validate for a delivery.
+func deliveryPlugins(doc *flow.Flow, id string, pins []state.Pin) (out []api.DeliveryPlugin) {
+	for _, s := range doc.Plugins() {
+		if s.ID != id+".sign" && s.ID != id+".validate" {
+			continue
+		}
+		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == s.ID }); at >= 0 {
+			out = append(out, api.DeliveryPlugin{ID: s.ID, Plugin: pluginName(s.Plugin.Ref, pins[at].Version), Digest: pins[at].Digest.String(), Setting: settingOf(s)})
+		}
+	}
 	return out
 }
 

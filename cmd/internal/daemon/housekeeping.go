@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/millrace-io/millrace/cluster/state"
@@ -12,12 +11,10 @@ import (
 )
 
 const (
-	// houseEvery is how often the node sees to its flows' receipts and queues.
-	houseEvery = time.Second
 	// watchEvery is how often a flow looks whether it is to hold itself back.
 	watchEvery = 200 * time.Millisecond
 	// nearly is which part of a bound of the failure queue is told of.
-	nearly = 0.9
+	nearly = 0.8
 )
 
 // house is what housekeeping remembers of a flow.
@@ -26,6 +23,8 @@ type house struct {
 	doc      *flow.Flow
 	// unaccounted is what the receipt lacked last; an error is told once.
 	unaccounted int64
+	// near: the queue is nearly full, which was told.
+	near bool
 	// scanned is how far the queue was looked through for entries that go back
 	// to retry; rescan is when it is looked through again.
 	scanned uint64
@@ -35,7 +34,7 @@ type house struct {
 // keepHouse checks receipts, expires and requeues entries, and keeps account
 // of what waits in the state, until ctx ends.
 func (d *Daemon) keepHouse(ctx context.Context) {
-	tick := time.NewTicker(houseEvery)
+	tick := time.NewTicker(d.cfg.houseEvery)
 	defer tick.Stop()
 	houses := map[state.FlowID]*house{}
 	for {
@@ -88,10 +87,11 @@ func (d *Daemon) keepHouseOf(ctx context.Context, f *state.Flow, h *house) error
 		return err
 	}
 	d.spills.keeps(f.ID, stats.KeptBytes)
+	d.tellNearlyFull(f, h, stats)
 	if stats.Entries == 0 {
 		return nil
 	}
-	if err := d.expire(ctx, f, h); err != nil {
+	if err := d.expire(ctx, f, h.doc, stats); err != nil {
 		return err
 	}
 	return d.requeue(ctx, f, h)
@@ -111,30 +111,6 @@ func (d *Daemon) audit(f *state.Flow, h *house) error {
 		d.log.Error("the receipt does not add up: this is a fault of the program, please report it", "flow", f.FullName(), "unaccounted", sum)
 	}
 	h.unaccounted = sum
-	return nil
-}
-
-// expire drops entries that have lain in the queue for longer than the flow
-// keeps them.
-func (d *Daemon) expire(ctx context.Context, f *state.Flow, h *house) error {
-	if h.doc.Queue.Keep <= 0 {
-		return nil
-	}
-	before := time.Now().Add(-h.doc.Queue.Keep).UnixMilli()
-	oldest, err := d.store.Failures(f.ID, 0, 1, nil)
-	if err != nil || len(oldest) == 0 || oldest[0].Time >= before {
-		return err
-	}
-	for more := true; more; {
-		res, err := d.queueOp(ctx, &state.QueueExpire{Flow: f.ID, Before: before})
-		if err != nil {
-			return err
-		}
-		if res.Done > 0 {
-			d.log.Warn("entries of the failure queue expired", "flow", f.FullName(), "entries", res.Done, "keep", h.doc.Queue.Keep.String())
-		}
-		more = res.More && res.Done > 0
-	}
 	return nil
 }
 
@@ -181,34 +157,6 @@ func (d *Daemon) requeue(ctx context.Context, f *state.Flow, h *house) error {
 	d.log.Info("entries of the failure queue are tried again", "flow", f.FullName(), "entries", res.Done)
 	d.dueNow(f.ID)
 	return nil
-}
-
-// queueStatus is the failure queue of a flow as it is shown, with what its
-// retention and bounds will do soon.
-func (d *Daemon) queueStatus(f *state.Flow, doc *flow.Flow, stats state.QueueStats) (api.Queue, error) {
-	out := api.Queue{Entries: stats.Entries, Bytes: stats.Bytes, KeepMillis: doc.Queue.Keep.Milliseconds()}
-	out.MaxEntries, out.MaxBytes = queueBounds(doc)
-	if stats.Entries == 0 {
-		return out, nil
-	}
-	first, err := d.store.Failures(f.ID, 0, 1, nil)
-	if err != nil || len(first) == 0 {
-		return out, err
-	}
-	out.Oldest = first[0].Time
-	if float64(stats.Entries) >= nearly*float64(out.MaxEntries) {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("the queue holds %d of %d entries: the flow pauses when it is full", stats.Entries, out.MaxEntries))
-	}
-	if float64(stats.Bytes) >= nearly*float64(out.MaxBytes) {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("the queue holds %d of %d MiB: the flow pauses when it is full", stats.Bytes>>20, out.MaxBytes>>20))
-	}
-	if keep := doc.Queue.Keep; keep > 0 {
-		if ageUsed(out) >= nearly {
-			age := time.Since(time.UnixMilli(out.Oldest))
-			out.Warnings = append(out.Warnings, fmt.Sprintf("the oldest entry is dropped in %s: the flow keeps entries for %s; export what is to stay", max(keep-age, 0).Round(time.Second), keep))
-		}
-	}
-	return out, nil
 }
 
 // ageUsed is how much of the time that entries are kept the oldest one has had.

@@ -89,7 +89,7 @@ func RunLocal(ctx context.Context, l Local) (c LocalCounts, err error) {
 		keepNothing: true,
 		plugin: func(s *flow.Stage, sign signWith) (registry.Stage, pluginInfo, error) {
 			st, info, err := plugins.bind(ctx, s, pipeline.StageInfo{ID: s.ID}, sign)
-			return st, pluginInfo{stage: s.ID, plugin: info.Plugin}, err
+			return st, pluginInfo{stage: s.ID, plugin: info.Plugin, digest: info.Digest}, err
 		},
 	}
 	outs, err := p.outlets(l.Flow, delivery.Identity{FlowUID: randomUID()})
@@ -166,7 +166,7 @@ func (l *Local) collect(f *pipeline.Flow) error {
 			if l.Failures == nil {
 				continue
 			}
-			e.Setting = l.setting(e.Stage)
+			settle(e, l.setting)
 			if err := l.Failures(e); err != nil {
 				return fmt.Errorf("write failure of record %s: %w", e.ID(), err)
 			}

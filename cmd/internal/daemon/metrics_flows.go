@@ -8,8 +8,8 @@ import (
 
 // flowMetrics are what /metrics shows of retries, receipts and limits.
 type flowMetrics struct {
-	unaccounted, held, pauses, kept, keptBytes, queueUsed, oldest, receipt *prometheus.Desc
-	underWay, waiting, requests, allowed, breakerOpen                      *prometheus.Desc
+	unaccounted, held, pauses, kept, keptBytes, queueUsed, oldest, receipt, dropped *prometheus.Desc
+	underWay, waiting, requests, allowed, breakerOpen                               *prometheus.Desc
 }
 
 func newFlowMetrics() flowMetrics {
@@ -25,6 +25,7 @@ func newFlowMetrics() flowMetrics {
 		queueUsed:   of("failure_queue_used_ratio", "How much of a bound of the failure queue is used: entries, bytes, or the time that entries are kept (age).", "flow", "bound"),
 		oldest:      of("failure_queue_oldest_timestamp_seconds", "When the oldest entry of the failure queue was filed.", "flow"),
 		receipt:     of("receipt_records", "What became of the records that a flow has read, over all its lives.", "flow", "outcome"),
+		dropped:     of("receipt_dropped_records", "Records that a flow has dropped, over all its lives, by reason: the id of the stage that did, otherwise, aside, queue (by a person), expired, oldest (the failure queue was full) or replaced.", "flow", "reason"),
 		underWay:    of("connection_requests_under_way", "Requests of a connection that are under way.", "connection"),
 		waiting:     of("connection_requests_waiting", "Requests of a connection that wait for their turn.", "connection"),
 		requests:    of("connection_requests_per_second", "Requests of a connection begun in the last second.", "connection"),
@@ -34,7 +35,7 @@ func newFlowMetrics() flowMetrics {
 }
 
 func (m *flowMetrics) describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.unaccounted, m.held, m.pauses, m.kept, m.keptBytes, m.queueUsed, m.oldest, m.receipt,
+	for _, d := range []*prometheus.Desc{m.unaccounted, m.held, m.pauses, m.kept, m.keptBytes, m.queueUsed, m.oldest, m.receipt, m.dropped,
 		m.underWay, m.waiting, m.requests, m.allowed, m.breakerOpen} {
 		ch <- d
 	}
@@ -72,6 +73,9 @@ func (m *flowMetrics) collect(ch chan<- prometheus.Metric, a *api.Flow) {
 		gauge(m.unaccounted, float64(unaccounted(r)))
 		for outcome, n := range map[string]int64{"read": r.Read, "split": r.Split, "delivered": r.Delivered, "dropped": r.Drops(), "known": r.Known, "filed": r.Filed, "kept": r.Kept, "flying": r.Flying} {
 			gauge(m.receipt, float64(n), outcome)
+		}
+		for reason, n := range r.Dropped {
+			gauge(m.dropped, float64(n), reason)
 		}
 	}
 }

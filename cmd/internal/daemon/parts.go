@@ -49,6 +49,8 @@ type parts struct {
 	ingest func(f *flow.Flow) (source, error)
 	// follow waits at the end of files for more.
 	follow bool
+	// mocks stand in for partners, topics and files; nil: all is real.
+	mocks *mocks
 }
 
 func (p *parts) connect(project, name string) (*flow.Connection, error) {

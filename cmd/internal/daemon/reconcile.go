@@ -41,13 +41,14 @@ func (d *Daemon) reconcileOnce(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	seen := map[state.FlowID]bool{}
+	seen, uids := map[state.FlowID]bool{}, map[uint64]bool{}
 	for _, f := range flows {
-		seen[f.ID] = true
+		seen[f.ID], uids[f.UID] = true, true
 		if err := d.reconcileFlow(ctx, f); err != nil {
 			return err
 		}
 	}
+	d.logs.keep(func(uid uint64) bool { return uids[uid] })
 	for id, r := range d.runners {
 		if !seen[id] {
 			d.retire(r)

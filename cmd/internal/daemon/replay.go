@@ -52,10 +52,11 @@ func (l *Local) setting(stage string) *record.Setting {
 }
 
 // settings looks up how the stages of a flow's entries ran their plugins, in
-// the revision that each entry names. The function keeps what it read.
-func (d *Daemon) settings(f *state.Flow) func(*record.Entry) *record.Setting {
+// the revision that each entry names, and puts it into them. The function keeps
+// what it read.
+func (d *Daemon) settings(f *state.Flow) func(*record.Entry) {
 	known := map[uint32]*flow.Flow{}
-	return func(e *record.Entry) *record.Setting {
+	return func(e *record.Entry) {
 		doc, ok := known[e.Revision]
 		if !ok {
 			if rev, err := d.store.FlowRevision(f.ID, e.Revision); err == nil && rev != nil {
@@ -63,10 +64,17 @@ func (d *Daemon) settings(f *state.Flow) func(*record.Entry) *record.Setting {
 			}
 			known[e.Revision] = doc
 		}
-		if doc == nil {
-			return nil
+		if doc != nil {
+			settle(e, func(stage string) *record.Setting { return stageSetting(doc, stage) })
 		}
-		return stageSetting(doc, e.Stage)
+	}
+}
+
+// settle puts how its plugins were run into an entry.
+func settle(e *record.Entry, of func(stage string) *record.Setting) {
+	e.Setting = of(e.Stage)
+	if e.Call != nil {
+		e.Call.Setting = of(e.Call.Stage)
 	}
 }
 
@@ -93,6 +101,7 @@ type ReplayConfig struct {
 func NewReplayer(ctx context.Context, cfg ReplayConfig, entries []*record.Entry) (*Replayer, error) {
 	c := sandbox.Config{CacheDir: cfg.CacheDir, Logger: cfg.Logger, Workers: 1, MaxFuel: sandbox.DefaultMaxFuel, MaxMemoryBytes: sandbox.DefaultMaxMemoryBytes}
 	for _, e := range entries {
+		e = e.Called()
 		if s := e.Setting; s != nil {
 			c.MaxFuel, c.MaxMemoryBytes = max(c.MaxFuel, s.Fuel), max(c.MaxMemoryBytes, s.MemoryBytes)
 		}
@@ -116,10 +125,10 @@ func (r *Replayer) Close(ctx context.Context) error {
 	return errors.Join(append(errs, r.host.Close(ctx), r.rt.Close(ctx))...)
 }
 
-// Info judges and compiles a plugin as the stage of e runs it, and tells what
+// Info judges and compiles a plugin as the stage of e, or of its Call, runs it, and tells what
 // is known about it. Its errors are those of registry.Host's Compile.
 func (r *Replayer) Info(ctx context.Context, e *record.Entry, wasm []byte) (*sandbox.Info, error) {
-	m, err := r.module(ctx, e, wasm)
+	m, err := r.module(ctx, e.Called(), wasm)
 	if err != nil {
 		return nil, err
 	}
@@ -143,18 +152,21 @@ func (r *Replayer) module(ctx context.Context, e *record.Entry, wasm []byte) (re
 }
 
 // Replay runs the input of e through the plugin with these bytes, as e's stage
-// ran it. Where the bytes are not those of e's digest, the limits are what
+// ran it; of an entry with a Call, that of the call as the plugin that signs or
+// validates got it. Where the bytes are not those of e's digest, the limits are what
 // they would be in e's flow: its own, else those of the plugin's manifest, else
 // those that were in force. The error is about the circumstances; it wraps a
 // *sandbox.UnrepeatableError where the stage cannot be repeated.
 func (r *Replayer) Replay(ctx context.Context, e *record.Entry, wasm []byte) (*sandbox.Replayed, error) {
+	id := e.ID()
+	e = e.Called()
 	switch {
 	case e.InputOmitted:
-		return nil, fmt.Errorf("replay record %s: its value is not in the entry, it was too large to keep", e.ID())
+		return nil, fmt.Errorf("replay record %s: its value is not in the entry, it was too large to keep", id)
 	case e.Digest == "":
-		return nil, fmt.Errorf("replay record %s: %s is no stage with a plugin", e.ID(), e.Stage)
+		return nil, fmt.Errorf("replay record %s: %s is no stage with a plugin", id, e.Stage)
 	case e.Replay == nil && e.NoReplay != "":
-		return nil, fmt.Errorf("replay record %s: %w", e.ID(), &sandbox.UnrepeatableError{Plugin: e.Plugin, Reason: e.NoReplay})
+		return nil, fmt.Errorf("replay record %s: %w", id, &sandbox.UnrepeatableError{Plugin: e.Plugin, Reason: e.NoReplay})
 	}
 	m, err := r.module(ctx, e, wasm)
 	if err != nil {

@@ -57,7 +57,29 @@ func exists(path string) bool {
 // run runs cargo in dir, offline, with its output below target.
 func (c cargo) run(t *testing.T, dir, target string, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), c.path, append(args, "--offline")...)
+	return c.exec(t, dir, target, append(args, "--offline")...)
+}
+
+// withSerde is run for what needs the crates of serde. If they are not there,
+// cargo fetches them; where it cannot, the test is skipped.
+func (c cargo) withSerde(t *testing.T, dir, target string, args ...string) (string, error) {
+	t.Helper()
+	out, err := c.run(t, dir, target, args...)
+	if err == nil || !strings.Contains(out, "using offline mode") {
+		return out, err
+	}
+	if out, err := c.exec(t, dir, target, "fetch"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("cargo fetch: %v\n%s", err, out)
+		}
+		t.Skip("skipped: serde is not in cargo's cache, and cargo cannot fetch it")
+	}
+	return c.run(t, dir, target, args...)
+}
+
+func (c cargo) exec(t *testing.T, dir, target string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), c.path, args...)
 	cmd.Dir = dir
 	cmd.Env = []string{"CARGO_TARGET_DIR=" + target, "CARGO_TERM_COLOR=never"}
 	for _, kv := range os.Environ() {
@@ -152,12 +174,140 @@ fn shouts() {
 // documentation are left to the author's own cargo.
 func TestRustUnitTests(t *testing.T) {
 	c := findCargo(t)
-	out, err := c.run(t, filepath.Join(repo, "pdk", "rust"), filepath.Join(t.TempDir(), "target"), "test", "--locked", "--workspace", "--lib", "--tests")
+	out, err := c.run(t, filepath.Join(repo, "pdk", "rust", "examples"), filepath.Join(t.TempDir(), "target"), "test", "--locked",
+		"-p", "millrace-pdk", "-p", "conformance_rust", "-p", "order_stage", "-p", "outcomes", "--lib", "--tests")
 	if err != nil {
 		t.Fatalf("cargo test: %v\n%s", err, out)
 	}
-	if !regexp.MustCompile(`ok\. [1-9][0-9]* passed`).MatchString(out) {
-		t.Errorf("the crate's unit tests did not run:\n%s", out)
+	if n := len(regexp.MustCompile(`ok\. [1-9][0-9]* passed`).FindAllString(out, -1)); n < 3 {
+		t.Errorf("%d suites ran, want those of the crate, of tests/stage.rs and of outcomes:\n%s", n, out)
+	}
+}
+
+// packed copies what .pack lists to dir: the kit as flowctl unpacks it.
+func packed(t *testing.T, dir string) {
+	t.Helper()
+	kit := filepath.Join(repo, "pdk", "rust")
+	globs, err := os.ReadFile(filepath.Join(kit, ".pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func(name string) {
+		data, err := os.ReadFile(filepath.Join(kit, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), string(data))
+	}
+	for _, glob := range strings.Fields(string(globs)) {
+		folder, all := strings.CutSuffix(glob, "/**")
+		if !all {
+			take(glob)
+			continue
+		}
+		err := filepath.WalkDir(filepath.Join(kit, folder), func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			name, err := filepath.Rel(kit, path)
+			take(name)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// With its feature the kit reads and writes whole structs by serde.
+func TestRustSerde(t *testing.T) {
+	c := findCargo(t)
+	dir := t.TempDir()
+	packed(t, dir)
+	tests, err := os.ReadFile(filepath.Join(repo, "pdk", "rust", "tests", "serde.rs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "tests", "serde.rs"), string(tests))
+	out, err := c.withSerde(t, dir, filepath.Join(dir, "target"), "test", "--features", "serde", "--test", "serde")
+	if err != nil || !strings.Contains(out, "3 passed") {
+		t.Fatalf("cargo test: %v\n%s", err, out)
+	}
+}
+
+const panics = `use millrace_pdk::*;
+
+stage!(obey);
+
+fn obey(r: &Record, out: &mut Out) -> Result {
+    match r.bytes() {
+        b"index" => out.emit(&r.bytes()[7..]),
+        b"unwrap" => out.emit(r.header("none").unwrap()),
+        b"overflow" => out.emit(&[r.bytes()[0] * 3]),
+        b"borrow" => {
+            let cell = std::cell::RefCell::new(1);
+            let (_a, _b) = (cell.borrow_mut(), cell.borrow_mut());
+            out.pass()
+        }
+        _ => out.pass(),
+    }
+}
+`
+
+// A project that refers to the unpacked kit by path builds in the profile that
+// authors work in, and there too a panic is the failure of its record, with its
+// message and place.
+func TestRustProjectWithPackedKit(t *testing.T) {
+	c := findCargo(t)
+	dir := t.TempDir()
+	packed(t, filepath.Join(dir, ".millrace", "pdk"))
+	write(t, filepath.Join(dir, "Cargo.toml"), `[package]
+name = "mine"
+version = "0.1.0-dev"
+edition = "2021"
+
+[lib]
+crate-type = ["cdylib"]
+
+[dependencies]
+millrace-pdk = { path = ".millrace/pdk" }
+`)
+	build := func(source string) []byte {
+		write(t, filepath.Join(dir, "src", "lib.rs"), source)
+		target := filepath.Join(dir, "target")
+		if out, err := c.run(t, dir, target, "build", "--target", "wasm32-unknown-unknown"); err != nil || strings.Contains(out, "warning") {
+			t.Fatalf("cargo build: %v\n%s", err, out)
+		}
+		wasm, err := os.ReadFile(filepath.Join(target, "wasm32-unknown-unknown", "debug", "mine.wasm"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wasm
+	}
+	rt := newRuntime(t)
+	s := stageOf(t, rt, build(panics), sandbox.StageConfig{})
+	lock, err := os.ReadFile(filepath.Join(dir, "Cargo.lock"))
+	if err != nil || strings.Contains(string(lock), "source") || strings.Contains(string(lock), "serde") {
+		t.Errorf("the project's Cargo.lock names more than the project and the kit: %v\n%s", err, lock)
+	}
+	values := []string{"ok", "index", "unwrap", "overflow", "borrow", "fine"}
+	var batch [][]byte
+	for _, v := range values {
+		batch = append(batch, []byte(v))
+	}
+	answers := process(t, s, batch...)
+	for i, want := range []string{"", "src/lib.rs:7: range start index 7 out of range for slice of length 5", "src/lib.rs:8: called `Option::unwrap()` on a `None` value",
+		"src/lib.rs:9: attempt to multiply with overflow", "src/lib.rs:12: already borrowed: BorrowMutError", ""} {
+		switch a := answers[i]; {
+		case want == "" && a.err != nil:
+			t.Errorf("%s: %v", values[i], a.err)
+		case want != "" && (a.err == nil || !strings.Contains(a.err.Message, "it logged: panic at ") || !strings.Contains(a.err.Message, want)):
+			t.Errorf("%s: got %v, want the panic at %s", values[i], a.err, want)
+		}
+	}
+	_, err = rt.Compile(t.Context(), build(strings.Replace(strings.Replace(panics, "stage!(obey);", "", 1), "fn obey", "pub fn obey", 1)))
+	if err == nil || !strings.Contains(err.Error(), "exports neither stage_abi_1") {
+		t.Errorf("a crate without stage!: %v, want an error that says which export is missing", err)
 	}
 }
 
@@ -170,7 +320,7 @@ func TestRustCrateIsEnoughForAStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := c.run(t, pdk, target, "package", "--allow-dirty"); err != nil {
+	if out, err := c.withSerde(t, pdk, target, "package", "--allow-dirty"); err != nil {
 		t.Fatalf("cargo package: %v\n%s", err, out)
 	}
 	crates, err := filepath.Glob(filepath.Join(target, "package", "millrace-pdk-*.crate"))
@@ -251,57 +401,5 @@ fn f(_: &Record, out: &mut Out) -> Result { out.write(); out.end() }`, "nothing 
 		if err == nil || !strings.Contains(out, m.want) {
 			t.Errorf("%s: got %v\n%s\nwant %q", m.name, err, out, m.want)
 		}
-	}
-}
-
-// block is what stands between the n-th "```kind" of a page and its end.
-func block(t *testing.T, page, kind string, n int) string {
-	t.Helper()
-	parts := strings.Split(page, "\n```"+kind+"\n")
-	if len(parts) <= n {
-		t.Fatalf("the page has %d blocks of %s, not %d", len(parts)-1, kind, n)
-	}
-	text, _, _ := strings.Cut(parts[n], "\n```")
-	return text + "\n"
-}
-
-// What the guide shows compiles, passes its tests and does what it says.
-func TestRustGuide(t *testing.T) {
-	c := findCargo(t)
-	dir := t.TempDir()
-	target := filepath.Join(dir, "target")
-	data, err := os.ReadFile(filepath.Join(repo, "docs", "guides", "rust.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	page := string(data)
-	pdk, err := filepath.Abs(filepath.Join(repo, "pdk", "rust"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	toml := strings.Replace(block(t, page, "toml", 1), `"0.1"`, `{ path = "`+filepath.ToSlash(pdk)+`" }`, 1)
-	if strings.Contains(toml, `"0.1"`) {
-		t.Fatal("the guide's Cargo.toml does not name the PDK as expected")
-	}
-	write(t, filepath.Join(dir, "Cargo.toml"), "[package]\nname = \"redact\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n"+toml)
-	write(t, filepath.Join(dir, ".cargo", "config.toml"), block(t, page, "toml", 2))
-	write(t, filepath.Join(dir, "src", "lib.rs"), block(t, page, "rust", 1)+block(t, page, "rust", 3))
-	if out, err := c.run(t, dir, target, "test"); err != nil || !strings.Contains(out, "2 passed") {
-		t.Fatalf("cargo test: %v\n%s", err, out)
-	}
-	if out, err := c.run(t, dir, target, "build", "--target", "wasm32-unknown-unknown"); err != nil {
-		t.Fatalf("cargo build: %v\n%s", err, out)
-	}
-	rel, err := filepath.Rel(filepath.Dir(pdk), filepath.Join(target, "wasm32-unknown-unknown", "debug", "redact.wasm"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newStage(t, newRuntime(t), filepath.ToSlash(rel), sandbox.StageConfig{Config: []byte(`{"remove":["note"]}`)})
-	answers := process(t, s, []byte(`{"id":7,"email":"jane@example.com","note":"x"}`), []byte(`{"email":1}`))
-	if answers[0].value != `{"id":7,"email":"***"}` {
-		t.Errorf("got %+v", answers[0])
-	}
-	if err := answers[1].err; err == nil || err.Code != 7 || err.Message != "an event without id" {
-		t.Errorf("got %v", err)
 	}
 }

@@ -44,7 +44,12 @@ func newRuntime(tb testing.TB) *sandbox.Runtime {
 // newStage runs a plugin of folder pdk as a node does.
 func newStage(tb testing.TB, rt *sandbox.Runtime, file string, cfg sandbox.StageConfig) *sandbox.Stage {
 	tb.Helper()
-	m, err := rt.Compile(tb.Context(), readWasm(tb, file))
+	return stageOf(tb, rt, readWasm(tb, file), cfg)
+}
+
+func stageOf(tb testing.TB, rt *sandbox.Runtime, wasm []byte, cfg sandbox.StageConfig) *sandbox.Stage {
+	tb.Helper()
+	m, err := rt.Compile(tb.Context(), wasm)
 	if err != nil {
 		tb.Fatal(err)
 	}

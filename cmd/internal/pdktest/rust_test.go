@@ -3,7 +3,6 @@ package pdktest
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -44,7 +43,13 @@ func TestRustOutcomes(t *testing.T) {
 	s := newStage(t, newRuntime(t), rustOutcomes, sandbox.StageConfig{
 		Config:  json.RawMessage(`{"copies":3,"codes":{"country":7},"suffix":"!"}`),
 		Outputs: []string{"audit", "late"},
-		OnLog:   func(level slog.Level, line string) { logs = append(logs, level.String()+" "+line) },
+		OnLog: func(l sandbox.LogLine) {
+			of := "none"
+			if l.Of >= 0 {
+				of = string(l.Records[l.Of].Headers[0].Value)
+			}
+			logs = append(logs, fmt.Sprintf("%s: %s %s", of, l.Level, l.Text))
+		},
 		OnCount: func(name string, delta float64) { counts[name] += delta },
 	})
 	facts := act("facts", "v")
@@ -99,8 +104,8 @@ func TestRustOutcomes(t *testing.T) {
 		{`rejected (22): amount is no number`},
 		{`rejected (1): cut off behind a value at byte 11`},
 		{`retryable (30): the rates are not there yet after 5s`},
-		{`trap: `, `it logged: panic at examples/outcomes/src/lib.rs:`, `no rule for "XX"`},
-		{`trap: `, `it logged: panic at examples/outcomes/src/lib.rs:`, `range end index 5 out of range for slice of length 3`},
+		{`trap: `, `it logged: panic at outcomes/src/lib.rs:`, `no rule for "XX"`},
+		{`trap: `, `it logged: panic at outcomes/src/lib.rs:`, `range end index 5 out of range for slice of length 3`},
 		{`emit "v"`, `emit "v" output=1 key="audited" time=5 to=-1 headers=2`, `emit "late" output=2 key="" time=1700000000000 to=3 headers=0`},
 		{`emit null`},
 		{`emit "finished"`},
@@ -125,7 +130,12 @@ func TestRustOutcomes(t *testing.T) {
 			t.Errorf("%q of %q: got %q, want %q", records[i].Headers[0].Value, records[i].Value, got[i], want)
 		}
 	}
-	if want := []string{"INFO seen abc", "WARN in attempt 2"}; !slices.Equal(logs, want) {
+	slices.Sort(logs)
+	if want := []string{
+		"index: ERROR panic at outcomes/src/lib.rs:78: range end index 5 out of range for slice of length 3",
+		"log: INFO seen abc", "log: WARN in attempt 2",
+		`panic: ERROR panic at outcomes/src/lib.rs:75: no rule for "XX"`,
+	}; !slices.Equal(logs, want) {
 		t.Errorf("logs %q, want %q", logs, want)
 	}
 	if counts["seen"] != 1 || counts["bytes"] != 3 {

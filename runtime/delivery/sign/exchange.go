@@ -1,7 +1,9 @@
 package sign
 
 import (
+	"bytes"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/millrace-io/millrace/runtime/record"
@@ -65,6 +67,30 @@ func (r *Request) Emitted(rec *record.Record) (*Request, error) {
 		return nil, record.Errorf(record.Protocol, "sign: the plugin changes the header Host: it may sign it only")
 	}
 	return out, nil
+}
+
+// Graft puts what to has beyond from onto on: header fields that are not from's
+// replace those of the same name, parameters behind from's are appended. to is
+// a request that Additions were applied to, from what they were applied to.
+func Graft(from, to, on *Request) *Request {
+	a := &Additions{}
+	for _, h := range to.Header {
+		if !slices.ContainsFunc(from.Header, func(f record.Header) bool { return f.Key == h.Key && bytes.Equal(f.Value, h.Value) }) {
+			a.Header = append(a.Header, Field{Name: h.Key, Value: string(h.Value)})
+		}
+	}
+	out := a.Apply(on)
+	more := strings.TrimPrefix(strings.TrimPrefix(to.URL.RawQuery, from.URL.RawQuery), "&")
+	if more == "" {
+		return out
+	}
+	u := *out.URL
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += more
+	out.URL = &u
+	return out
 }
 
 // controlRune reports whether a header's value must not hold c.

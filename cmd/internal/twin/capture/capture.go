@@ -30,6 +30,9 @@ type Exchange struct {
 	Millis   float64  `json:"ms"`
 	Request  Request  `json:"request"`
 	Response Response `json:"response"`
+	// Verdict is what the answer meant to who asked: ok, retry, reject, or
+	// items for some of each; "" if that is not known.
+	Verdict string `json:"verdict,omitempty"`
 	// Error is why there was no answer; Response is empty then.
 	Error string `json:"error,omitempty"`
 }

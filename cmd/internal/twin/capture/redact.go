@@ -60,6 +60,12 @@ func (r *redactor) body(s string) string {
 	return r.text(s, "text")
 }
 
+// Redact takes out of the bodies of an exchange what may be secret.
+func Redact(x *Exchange) {
+	r := &redactor{names: map[string]int{}}
+	x.Request.Body, x.Response.Body = r.body(x.Request.Body), r.body(x.Response.Body)
+}
+
 func (r *redactor) walk(v any, at []string) any {
 	switch v := v.(type) {
 	case map[string]any:

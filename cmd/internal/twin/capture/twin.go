@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -95,6 +96,9 @@ type route struct {
 	answers   map[reply]int
 	requests  int
 	lists     int // requests whose body is a JSON list
+	// taken and refused are when requests were made, where that is known.
+	taken, refused []time.Time
+	hurried        bool // a refusal says when to come again
 }
 
 // reply is an answer as the file has it.
@@ -104,6 +108,7 @@ type reply struct {
 	retryAfter string
 	body       string
 	note       string // why there is no body
+	undone     bool   // a good status, and yet who asked took it for a failure
 }
 
 func (c *converter) add(x *Exchange) error {
@@ -132,7 +137,7 @@ func (c *converter) add(x *Exchange) error {
 	if x.Millis > 0 {
 		r.millis = append(r.millis, x.Millis)
 	}
-	a := reply{status: x.Response.Status}
+	a := reply{status: x.Response.Status, undone: x.Response.Status < 300 && (x.Verdict == "retry" || x.Verdict == "reject")}
 	for k, v := range x.Response.Headers {
 		switch strings.ToLower(k) {
 		case "content-type":
@@ -140,6 +145,14 @@ func (c *converter) add(x *Exchange) error {
 		case "retry-after":
 			a.retryAfter = v
 		}
+	}
+	switch {
+	case x.Time.IsZero():
+	case a.status == http.StatusTooManyRequests:
+		r.refused = append(r.refused, x.Time)
+		r.hurried = r.hurried || a.retryAfter != ""
+	default:
+		r.taken = append(r.taken, x.Time)
 	}
 	body := x.Response.Body
 	switch {
@@ -197,6 +210,14 @@ func (c *converter) write() []byte {
 		if l := latencyOf(r.millis); l != "" {
 			fmt.Fprintf(&b, "    latency: %s\n", l)
 		}
+		if limit := limitOf(r.taken, r.refused); limit != "" {
+			after := "none"
+			if r.hurried {
+				after = "seconds"
+			}
+			fmt.Fprintf(&b, "    rate: { requests: %s, retry_after: %s }\n", limit, after)
+			maps.DeleteFunc(r.answers, func(a reply, _ int) bool { return a.status == http.StatusTooManyRequests })
+		}
 		if r.lists == r.requests {
 			b.WriteString("    # Its requests are JSON lists. To judge them one by one:\n    # items: { in: json_array, id: value.id }\n")
 		}
@@ -216,9 +237,14 @@ type counted struct {
 // kept are the answers of a route that go into the file: of each status the
 // most frequent ones, which stand for the others too.
 func (c *converter) kept(r *route) []counted {
-	byStatus := map[int][]counted{}
+	type meaning struct {
+		status int
+		undone bool
+	}
+	byStatus := map[meaning][]counted{}
 	for a, n := range r.answers {
-		byStatus[a.status] = append(byStatus[a.status], counted{a, n})
+		m := meaning{a.status, a.undone}
+		byStatus[m] = append(byStatus[m], counted{a, n})
 	}
 	var out []counted
 	for _, list := range byStatus {
@@ -233,9 +259,20 @@ func (c *converter) kept(r *route) []counted {
 		out = append(out, list...)
 	}
 	slices.SortFunc(out, func(a, b counted) int {
-		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.status, b.status), cmp.Compare(a.body, b.body), cmp.Compare(a.kind, b.kind))
+		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.status, b.status), cmp.Compare(a.body, b.body), cmp.Compare(a.kind, b.kind), truths(a.undone, b.undone))
 	})
 	return out
+}
+
+// truths puts false before true.
+func truths(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 func (c *converter) answer(b *bytes.Buffer, a reply, count int) {
@@ -262,6 +299,9 @@ func (c *converter) answer(b *bytes.Buffer, a reply, count int) {
 	}
 	if len(headers) > 0 {
 		fmt.Fprintf(b, "        headers: { %s }\n", strings.Join(headers, ", "))
+	}
+	if a.undone {
+		b.WriteString("        applied: false # whoever asked took it for a failure\n")
 	}
 	fmt.Fprintf(b, "        body: %s\n", quoted(a.body))
 }

@@ -2,13 +2,17 @@
 // manifest:
 //
 //	addmanifest in.wasm manifest.json out.wasm
+//	addmanifest in.wasm - out.wasm              # the one that it declares in its code
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/millrace-io/millrace/plugins/manifest"
+	"github.com/millrace-io/millrace/plugins/sandbox"
 )
 
 func main() {
@@ -27,16 +31,29 @@ func add(in, content, out string) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(content)
+	text, err := read(content, wasm)
 	if err != nil {
 		return err
 	}
-	m, err := manifest.Parse(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", content, err)
-	}
-	if wasm, err = manifest.Append(wasm, m); err != nil {
-		return fmt.Errorf("%s: %w", in, err)
+	if wasm, err = manifest.Embed(wasm, text); err != nil {
+		return fmt.Errorf("%s, %s: %w", in, content, err)
 	}
 	return os.WriteFile(out, wasm, 0o644)
+}
+
+// read is the text of the file, or what the module itself answers.
+func read(file string, wasm []byte) ([]byte, error) {
+	if file != "-" {
+		return os.ReadFile(file)
+	}
+	ctx := context.Background()
+	rt, err := sandbox.New(ctx, sandbox.Config{})
+	if err != nil {
+		return nil, err
+	}
+	text, err := rt.DescribeModule(ctx, wasm)
+	if err == nil && text == nil {
+		err = errors.New("the module declares no manifest: call millrace.Describe in init")
+	}
+	return text, errors.Join(err, rt.Close(ctx))
 }
