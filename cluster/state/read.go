@@ -153,25 +153,39 @@ func (s *Store) Watermarks(id FlowID) ([]Watermark, error) {
 // Failures lists entries of a flow's queue with sequence numbers above after,
 // in order, at most limit (0: no bound). filter may be nil; it must not keep
 // what it sees unless it returns true.
-func (s *Store) Failures(id FlowID, after uint64, limit int, filter func(*record.Entry) bool) (entries []*record.Entry, err error) {
+func (s *Store) Failures(id FlowID, after uint64, limit int, filter func(*record.Entry) bool) ([]*record.Entry, error) {
+	entries, _, err := s.FailurePage(id, after, limit, 0, filter)
+	return entries, err
+}
+
+// FailurePage is Failures, but for the first entry, and those behind it as long
+// as their stored forms and their values take less than size bytes together (0:
+// no bound). more says that a bound has ended the page.
+func (s *Store) FailurePage(id FlowID, after uint64, limit, size int, filter func(*record.Entry) bool) (entries []*record.Entry, more bool, err error) {
 	if after == 1<<64-1 {
-		return nil, nil
+		return nil, false, nil
 	}
+	read, stored := 0, 0
 	err = s.view(func(r pebble.Reader) error {
 		return listIn(r, flowPrefix(keyFailure, id), failureKey(id, after+1), func(k, v []byte) (*record.Entry, error) {
 			e, err := DecodeEntry(v)
 			if err == nil {
 				e.Seq = binary.BigEndian.Uint64(k[5:])
 			}
+			stored = len(v)
 			return e, err
 		}, func(e *record.Entry) bool {
 			if filter == nil || filter(e) {
 				entries = append(entries, e)
+				if read += stored + len(e.Input.Value); e.Call != nil {
+					read += len(e.Call.Input.Value)
+				}
+				more = limit > 0 && len(entries) >= limit || size > 0 && read >= size
 			}
-			return limit <= 0 || len(entries) < limit
+			return !more
 		})
 	})
-	return entries, err
+	return entries, more, err
 }
 
 // Failure returns an entry of a flow's queue; nil if there is none.

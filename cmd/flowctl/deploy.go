@@ -51,7 +51,7 @@ func (a *app) deployCommand() *cobra.Command {
 			"of the one plugin; a flow of that name that is there already is not replaced.\n\n" +
 			"Before anything changes the latest records of each flow's source go through the old and the\n" +
 			"new version: the pre-flight. Where more answers differ than --max-diff allows, it asks;\n" +
-			"without a terminal it changes nothing and exits with 4.",
+			"without a terminal, and with --dry-run, it changes nothing and exits with 4.",
 		Example: a.example("deploy order-mask.wasm", "deploy order-mask.wasm --flow orders --stage mask", "deploy order-mask.wasm --dry-run",
 			"deploy order-mask.wasm --max-diff 2%",
 			"deploy upper.wasm --source kafka://127.0.0.1:9092/in --sink kafka://127.0.0.1:9092/out"),
@@ -164,8 +164,8 @@ func (a *app) deploy(ctx context.Context, path string, o deployOptions) error {
 	default:
 		r.Deployment, err = a.activate(ctx, node, p, o)
 	}
-	if err != nil && (a.format.Human() || r.Deployment == nil && r.Flow == nil) {
-		return err
+	if err != nil && (a.format.Human() && !o.dryRun || r.Deployment == nil && r.Flow == nil) {
+		return err // people have seen the plan
 	}
 	r.Seconds = a.now().Sub(began).Seconds()
 	return errors.Join(err, cli.View[*deployResult]{
@@ -203,18 +203,21 @@ func (a *app) activate(ctx context.Context, node api.Backend, p *api.Plugin, o d
 	waited := a.waiting(&o.check)
 	plan, err := node.Deploy(ctx, req)
 	waited()
-	if err != nil || o.dryRun || len(plan.Flows) == 0 {
-		return plan, err
+	if err != nil {
+		return nil, err
 	}
-	if a.format.Human() {
+	if len(plan.Flows) == 0 {
+		return plan, nil
+	}
+	if a.format.Human() && !o.dryRun {
 		fmt.Fprintf(a.stderr, "%s changes %s of %s:\n", p.Ref(), cli.Plural(stagesOf(plan), "stage"), cli.Plural(len(plan.Flows), "flow"))
 		if err := planGrid(a.stderr, plan); err != nil {
 			return nil, err
 		}
 		showPreflight(a.stderr, plan.Flows)
 	}
-	accepted, err := a.accept(&o.check, tried(plan.Flows))
-	if err != nil {
+	accepted, err := a.accept(&o.check, tried(plan.Flows), !o.dryRun)
+	if err != nil || o.dryRun {
 		return plan, err
 	}
 	req.DryRun, req.Preflight, req.Seen = false, 0, map[string]api.Seen{}
@@ -335,20 +338,22 @@ func (a *app) deployFlow(ctx context.Context, node api.Backend, p *api.Plugin, o
 		req.IfMatch = present.Revision
 	case cli.AsError(err).Code != api.CodeNotFound:
 		return nil, err
+	default:
+		req.New = true // also when the pre-flight is over
 	}
 	waited := a.waiting(&o.check)
 	plan, err := node.PutFlow(ctx, req)
 	waited()
-	if err != nil || o.dryRun {
-		return plan, err
+	if err != nil {
+		return nil, err
 	}
 	shown := []api.DeploymentFlow{{Flow: project + "/" + name, Stages: plan.Stages}}
-	if a.format.Human() {
+	if a.format.Human() && !o.dryRun {
 		a.printFlowPlan(a.stderr, plan)
 		showPreflight(a.stderr, shown)
 	}
-	accepted, err := a.accept(&o.check, tried(shown))
-	if err != nil {
+	accepted, err := a.accept(&o.check, tried(shown), !o.dryRun)
+	if err != nil || o.dryRun {
 		return plan, err
 	}
 	req.DryRun, req.Preflight = false, 0

@@ -84,8 +84,9 @@ func tried(flows []api.DeploymentFlow) []triedStage {
 }
 
 // accept decides whether what the pre-flight found is taken, and says by what:
-// "" if nothing differs. Above --max-diff somebody has to say so.
-func (a *app) accept(o *preflightOptions, stages []triedStage) (by string, err error) {
+// "" if nothing differs. Above --max-diff somebody has to say so, who is asked
+// if ask is true.
+func (a *app) accept(o *preflightOptions, stages []triedStage, ask bool) (by string, err error) {
 	allowed, err := o.limit()
 	if err != nil {
 		return "", err
@@ -110,7 +111,7 @@ func (a *app) accept(o *preflightOptions, stages []triedStage) (by string, err e
 	if len(over) > 1 {
 		what += fmt.Sprintf(", and %s", cli.Plural(len(over)-1, "other stage"))
 	}
-	if a.terminal() {
+	if ask && a.terminal() {
 		if err := a.confirm(what+"; deploy it", false); err != nil {
 			return "", err
 		}

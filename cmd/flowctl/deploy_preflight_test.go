@@ -44,6 +44,7 @@ func TestDeployWithPreflight(t *testing.T) {
 	h.note("it differs, and nobody sits there")
 	h.node.preflight["mask"] = someFound()
 	h.do("deploy", "upper.wasm", "--dry-run")
+	h.do("deploy", "upper.wasm", "--dry-run", "--max-diff", "15")
 	h.do("deploy", "upper.wasm")
 	h.do("deploy", "upper.wasm", "--max-diff", "14")
 	h.do("deploy", "upper.wasm", "--max-diff", "1.4%")
@@ -72,6 +73,9 @@ func TestDeployWithPreflight(t *testing.T) {
 	h.note("a new flow")
 	h.node.preflight = map[string]*api.Preflight{"map1": {Source: 1000, Records: 1000, First: &api.Outcomes{Passed: 990, Emissions: 1000, Dropped: 4, Failed: 5, Retried: 1, Failure: "fail: trap"}}}
 	h.do("deploy", "upper.wasm", "--source", "kafka://127.0.0.1:9092/in", "--sink", "kafka://127.0.0.1:9092/out")
+	if p := h.node.puts[0]; !p.New || p.IfMatch != 0 || p.Preflight != 0 {
+		t.Errorf("the new flow was put as %+v", p)
+	}
 	h.note("flags")
 	h.do("deploy", "upper.wasm", "--max-diff", "1o%")
 	h.do("deploy", "upper.wasm", "--max-diff", "-1")

@@ -82,6 +82,9 @@ func (a *app) dev(ctx context.Context, cfg dev.Config, args []string, lang strin
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(built)) }()
+	if !cfg.Ephemeral {
+		cache = dev.NodeCache(p.Dir)
+	}
 	cfg.Project = &dev.Authors{P: p, Env: a.environ, Output: filepath.Join(built, filepath.Base(p.WasmPath())), Sandbox: rt, CacheDir: cache, LoadFlow: a.loadTestFlow}
 	cfg.Program, cfg.Version, cfg.Getenv = a.program, flowd.Version, a.getenv
 	cfg.Stdout, cfg.Stderr = a.stdout, a.stderr

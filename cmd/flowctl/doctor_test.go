@@ -54,6 +54,29 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// TestDoctorOfLines: a toolchain that a program of lines needs is needed, that
+// of another language is not.
+func TestDoctorOfLines(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for _, variable := range []string{"GO", "CARGO", "RUSTC"} {
+		t.Setenv(variable, "")
+	}
+	for file, want := range map[string]string{"go.mod": "go", "Cargo.toml": "cargo"} {
+		h := newHarness(t)
+		h.write(".millrace/project.json", `{"format":1,"name":"a","lang":"lines"}`)
+		h.write(file, "")
+		code, found := diagnose(t, h)
+		for _, name := range []string{"go", "cargo", "tinygo"} {
+			if c := found[name]; (c.Outcome == checkFail) != (name == want) {
+				t.Errorf("%s, %s: %+v", file, name, c)
+			}
+		}
+		if code != cli.ExitUnreachable {
+			t.Errorf("%s: exit %d", file, code)
+		}
+	}
+}
+
 // TestDoctorOfNodes: one that somebody named must be there and well.
 func TestDoctorOfNodes(t *testing.T) {
 	h := newHarness(t)

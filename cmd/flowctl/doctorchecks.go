@@ -30,6 +30,12 @@ func (a *app) checkTools(ctx context.Context) []checked {
 	var lang string
 	if p, err := project.Find(a.dir); err == nil {
 		lang = string(p.Lang)
+		if p.Lang == project.Lines {
+			lang = "lines in Go"
+			if strings.HasSuffix(p.Source(), ".rs") {
+				lang = "lines in Rust"
+			}
+		}
 	}
 	var out []checked
 	for _, t := range project.Tools(ctx, a.environ) {

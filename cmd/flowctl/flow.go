@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -199,7 +201,7 @@ func (a *app) flowSet(verb, state, short string) *cobra.Command {
 				return err
 			}
 			var flows []*api.Flow
-			for _, arg := range args {
+			err = eachFlow(cmd.Context(), args, state, func(arg string) error {
 				project, name, err := splitFlow(arg)
 				if err != nil {
 					return err
@@ -212,80 +214,48 @@ func (a *app) flowSet(verb, state, short string) *cobra.Command {
 				if a.format.Human() {
 					fmt.Fprintf(a.stdout, "flow %s: %s\n", flowName(f), f.State)
 				}
-			}
-			if a.format.Human() {
 				return nil
+			})
+			if a.format.Human() || err != nil && len(flows) == 0 {
+				return err
 			}
-			return a.flowView().List(a.stdout, a.format, flows)
+			return errors.Join(err, a.flowView().List(a.stdout, a.format, flows))
 		},
 	}
 }
 
-func (a *app) flowDelete() *cobra.Command {
-	var purge, dryRun bool
-	cmd := &cobra.Command{
-		Use: "delete [PROJECT/]NAME", Short: "Delete a flow, its offsets and its revisions",
-		Long: "Delete a flow, its offsets and its revisions. A flow whose failure queue holds\n" +
-			"entries, or that keeps records for another attempt, is deleted only with --purge, and they\n" +
-			"with it. A later flow of the same name is another one: it begins at its start.",
-		Example: a.example("flow delete orders", "flow delete orders --purge", "flow delete orders --dry-run"),
-		Args:    a.args(1, 1, "NAME of the flow"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			f, node, err := a.getFlow(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			type result struct {
-				Flow    string `json:"flow"`
-				Deleted bool   `json:"deleted"`
-				Entries uint64 `json:"entries"`
-				Kept    uint64 `json:"kept"`
-				DryRun  bool   `json:"dry_run,omitempty"`
-			}
-			r := result{Flow: f.Project + "/" + f.Name, Entries: f.Queue.Entries, DryRun: dryRun}
-			if f.Retries != nil {
-				r.Kept = f.Retries.Entries
-			}
-			if !dryRun {
-				if err := node.DeleteFlow(cmd.Context(), f.Project, f.Name, purge); err != nil {
-					e := cli.AsError(err)
-					if e.Code == api.CodeQueueNotEmpty {
-						look := a.program + " queue peek " + args[0]
-						if r.Entries == 0 && r.Kept > 0 {
-							look += " --kept"
-						}
-						e.Next = fmt.Sprintf("look at them with `%s`, or delete them too with `%s flow delete %s --purge`", look, a.program, args[0])
-					}
-					return e
-				}
-				r.Deleted = true
-			}
-			if !a.format.Human() {
-				return cli.View[result]{Name: func(r result) string { return shortFlow(r.Flow) }}.One(a.stdout, a.format, r)
-			}
-			verb := "deleted"
-			if dryRun {
-				verb = "would be deleted"
-			}
-			var holds []string
-			if r.Entries > 0 {
-				holds = append(holds, cli.Plural(r.Entries, "entry")+" of its failure queue")
-			}
-			if r.Kept > 0 {
-				holds = append(holds, cli.Plural(r.Kept, "record")+" that it keeps for another attempt")
-			}
-			entries := ""
-			switch {
-			case len(holds) > 0 && (purge || !dryRun):
-				entries = " with " + strings.Join(holds, " and ")
-			case len(holds) > 0:
-				verb, entries = "would not be deleted", " without --purge: there are "+strings.Join(holds, " and ")
-			}
-			_, err = fmt.Fprintf(a.stdout, "flow %s %s%s\n", shortFlow(r.Flow), verb, entries)
-			return err
-		},
+// eachFlow does something to each of the flows that are named, also to those
+// behind one that it fails for. Where there are several the error says of each
+// that failed why, and which were not tried any more.
+func eachFlow(ctx context.Context, names []string, done string, do func(name string) error) error {
+	var first *cli.Error
+	var failed []string
+	tried := 0
+	for _, name := range names {
+		err := do(name)
+		tried++
+		if err == nil {
+			continue
+		}
+		e := cli.AsError(err)
+		if len(names) == 1 {
+			return e
+		}
+		if first == nil {
+			first = e
+		}
+		failed = append(failed, shortFlow(name)+" ("+e.Detail+")")
+		if ctx.Err() != nil || e.Code == cli.CodeUnreachable || e.Code == cli.CodeTimeout {
+			break
+		}
 	}
-	cmd.Flags().BoolVar(&purge, "purge", false, "delete the entries of its failure queue and what it keeps too")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be deleted")
-	return cmd
+	if first == nil {
+		return nil
+	}
+	out := *first
+	out.Detail = fmt.Sprintf("%d of %d flows are not %s: %s", len(names)-tried+len(failed), len(names), done, strings.Join(failed, "; "))
+	if tried < len(names) {
+		out.Detail += "; not tried: " + strings.Join(names[tried:], ", ")
+	}
+	return &out
 }

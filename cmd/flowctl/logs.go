@@ -13,6 +13,9 @@ import (
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 )
 
+// maxLogLines is how many lines a node keeps of a flow.
+const maxLogLines = 1000
+
 // logWait is how long one question waits for a line with --follow.
 const logWait = 20 * time.Second
 
@@ -29,6 +32,9 @@ func (a *app) logsCommand() *cobra.Command {
 		Example: a.example("logs orders", "logs orders.mask -f", "logs orders --level warn -n 20"),
 		Args:    a.args(1, 1, "FLOW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if lines < 0 || lines > maxLogLines {
+				return cli.Usage("give 0 for all that is kept", "--lines %d: a node keeps %d lines", lines, maxLogLines)
+			}
 			node, err := a.node()
 			if err != nil {
 				return err
@@ -54,16 +60,17 @@ func (a *app) logQuery(ctx context.Context, node api.Backend, arg string) (*api.
 	if err != nil {
 		return nil, err
 	}
-	f, err := node.Flow(ctx, project, name)
+	_, err = node.Flow(ctx, project, name)
 	for at := len(name); err != nil && cli.AsError(err).Code == api.CodeNotFound; {
 		if at = strings.LastIndexByte(name[:at], '.'); at <= 0 {
 			return nil, err
 		}
-		var shorter error
-		if f, shorter = node.Flow(ctx, project, name[:at]); shorter == nil {
+		f, shorter := node.Flow(ctx, project, name[:at])
+		if shorter == nil {
 			stage := name[at+1:]
 			return &api.LogQuery{Project: project, Name: name[:at], Stage: stage}, stageOf(f, stage)
-		} else if cli.AsError(shorter).Code != api.CodeNotFound {
+		}
+		if cli.AsError(shorter).Code != api.CodeNotFound {
 			return nil, shorter
 		}
 	}

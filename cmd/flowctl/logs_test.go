@@ -47,5 +47,7 @@ func TestLogs(t *testing.T) {
 	h.do("logs", "orders.maks")
 	h.do("logs", "ordres.mask")
 	h.do("logs")
+	h.do("logs", "orders", "-n", "-1")
+	h.do("logs", "orders", "-n", "1001")
 	h.golden("logs")
 }

@@ -110,7 +110,8 @@ func (a *app) send(ctx context.Context, args []string, o sendOptions) error {
 	if err != nil {
 		e := *cli.AsError(err)
 		if ctx.Err() != nil {
-			e = cli.Error{Exit: cli.ExitInterrupted, Code: cli.CodeInterrupted, Detail: "interrupted", Err: err}
+			// Not with err below it, which is told without a count.
+			e = cli.Error{Exit: cli.ExitInterrupted, Code: cli.CodeInterrupted, Detail: "interrupted"}
 		}
 		e.Detail += fmt.Sprintf("; %s went to topic %s", cli.Plural(n, "record"), topic)
 		return &e
@@ -241,16 +242,54 @@ type sender struct {
 	err error // guarded by mu; the first of a record
 }
 
+// maxSendLine is the longest line that is read; what a broker takes is less.
+const maxSendLine = 16 << 20
+
+// lines reads the lines of in, until ctx ends. Nothing ends a read of a
+// terminal or a pipe: the goroutine that waits in one ends with the process.
+func lines(ctx context.Context, in io.Reader) (<-chan []byte, func() error) {
+	out := make(chan []byte)
+	var err error // to be read once out is closed
+	go func() {
+		defer close(out)
+		scan := bufio.NewScanner(in)
+		scan.Buffer(nil, maxSendLine)
+		n := 1
+		for ; scan.Scan(); n++ {
+			select {
+			case out <- slices.Clone(scan.Bytes()):
+			case <-ctx.Done():
+				return
+			}
+		}
+		if err = scan.Err(); errors.Is(err, bufio.ErrTooLong) {
+			err = &cli.Error{Exit: cli.ExitInvalid, Code: codeSend, Detail: fmt.Sprintf("line %d is longer than %s", n, cli.Bytes(maxSendLine)), Next: "shorten the line; those before it are sent", Err: err}
+		}
+	}()
+	return out, func() error { return err }
+}
+
 // all hands the lines of in over, until it ends or a line cannot be sent.
 func (s *sender) all(ctx context.Context, in io.Reader) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 16<<20)
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	read, readError := lines(reading, in)
 	env := expr.NewEnv()
-	for n := 1; lines.Scan(); n++ {
-		if len(lines.Bytes()) == 0 {
+	for n := 1; ; n++ {
+		var line []byte
+		var more bool
+		select {
+		case line, more = <-read:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !more {
+			return readError()
+		}
+		if len(line) == 0 {
 			continue
 		}
-		r := record.Record{Value: slices.Clone(lines.Bytes()), Headers: s.headers, Topic: s.topic, Timestamp: s.now().UnixMilli(), To: -1}
+		r := record.Record{Value: line, Headers: s.headers, Topic: s.topic, Timestamp: s.now().UnixMilli(), To: -1}
 		if s.key != nil {
 			env.Reset(&r)
 			key, err := s.key.Key(env)
@@ -279,7 +318,6 @@ func (s *sender) all(ctx context.Context, in io.Reader) error {
 			s.waiting.Done()
 		})
 	}
-	return lines.Err()
 }
 
 func (s *sender) fail(err error) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"slices"
@@ -111,6 +113,54 @@ func TestSend(t *testing.T) {
 			t.Errorf("key %q", got[0].Key)
 		}
 	})
+}
+
+// TestSendInterrupted: Ctrl-C ends it while it waits for a line, and what was
+// sent is told.
+func TestSendInterrupted(t *testing.T) {
+	h := newHarness(t)
+	b, err := devbroker.Start(devbroker.Config{Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	in, out := io.Pipe()
+	defer out.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var stdout, stderr bytes.Buffer
+	ended := make(chan int, 1)
+	go func() { ended <- h.start(ctx, in, &stdout, &stderr, "send", "kafka://"+b.Addr()+"/in") }()
+	if _, err := io.WriteString(out, "a\n"); err != nil {
+		t.Fatal(err)
+	}
+	taken(t, b.Addr(), "in", 1)
+	cancel()
+	select {
+	case code := <-ended:
+		if code != 130 || !strings.Contains(stderr.String(), "1 record went to topic in") {
+			t.Errorf("exit %d, %s", code, &stderr)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not end")
+	}
+}
+
+// TestSendLongLine: the line that is too long is named, those before it arrive.
+func TestSendLongLine(t *testing.T) {
+	h := newHarness(t)
+	b, err := devbroker.Start(devbroker.Config{Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	for limit, want := range map[int]string{maxSendLine: "line 2 is longer than 16.0 MiB; 1 record went to topic ", 2 << 20: "line 2: "} {
+		topic := fmt.Sprint("in", limit)
+		code, stdout, stderr := h.call("a\n"+strings.Repeat("x", limit)+"\nb\n", "send", "kafka://"+b.Addr()+"/"+topic)
+		if code == 0 || stdout != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%d: exit %d, %q, want %q", limit, code, stderr, want)
+		}
+		taken(t, b.Addr(), topic, 1)
+	}
 }
 
 func TestSendRefusals(t *testing.T) {

@@ -178,7 +178,7 @@ func (a *app) printTests(path string, o testOptions, r *plugtest.Report) error {
 		e := &cli.Error{Exit: cli.ExitFindings, Code: codeTests, Detail: fmt.Sprintf("%d of %s failed, first %s:%d: %s", r.Failed, cli.Plural(len(r.Cases), "case"), first.File, first.Line, first.Name),
 			Next: fmt.Sprintf("mend the plugin or the flow; if what came is right, `%s test %s --update` writes it down", a.program, path)}
 		if o.update {
-			e.Next = "write these expectations line by line, one key a line, so that --update can change them"
+			e.Next = "write these expectations line by line, one key a line, so that --update can change them; answers are changed by hand"
 		}
 		return e
 	}

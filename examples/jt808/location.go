@@ -30,12 +30,15 @@ func location(w *millrace.Writer, body []byte) error {
 	alarm, status := r.u32(), r.u32()
 	latitude, longitude := int64(r.u32()), int64(r.u32())
 	altitude, speed, direction := r.u16(), r.u16(), r.u16()
-	time, ok := timestamp(r.take(6))
+	time := bcd(r.take(6))
 	if r.short {
 		return millrace.Fail(codeBody, "the location is cut off: "+strconv.Itoa(len(body))+" of 28 bytes")
 	}
-	if !ok {
+	if time == "" {
 		return millrace.Fail(codeBody, "the time of the location is no BCD")
+	}
+	if time != unset && !isDate(time) {
+		return millrace.Fail(codeBody, "the time of the location is no date: "+time)
 	}
 	if status&statusSouth != 0 {
 		latitude = -latitude
@@ -43,7 +46,12 @@ func location(w *millrace.Writer, body []byte) error {
 	if status&statusWest != 0 {
 		longitude = -longitude
 	}
-	w.Member("time", time)
+	w.Name("time")
+	if time == unset {
+		w.Value(nil)
+	} else {
+		w.Value(timestamp(time))
+	}
 	w.Member("latitude", decimal(latitude, 6))
 	w.Member("longitude", decimal(longitude, 6))
 	w.Member("altitude", int(altitude))
@@ -97,13 +105,28 @@ func items(w *millrace.Writer, r *reader) error {
 	return nil
 }
 
-// timestamp is YYMMDDhhmmss in BCD as RFC 3339: terminals say it in UTC+8.
-func timestamp(b []byte) (string, bool) {
-	s := bcd(b)
-	if len(s) != 12 {
-		return "", false
+// unset is the time of a terminal that was not told it yet.
+const unset = "000000000000"
+
+// isDate tells whether YYMMDDhhmmss is one.
+func isDate(s string) bool {
+	two := func(i int) int { return int(s[i]-'0')*10 + int(s[i+1]-'0') }
+	days := 31
+	switch two(2) {
+	case 2:
+		days = 28
+		if two(0)%4 == 0 {
+			days = 29
+		}
+	case 4, 6, 9, 11:
+		days = 30
 	}
-	return "20" + s[0:2] + "-" + s[2:4] + "-" + s[4:6] + "T" + s[6:8] + ":" + s[8:10] + ":" + s[10:12] + "+08:00", true
+	return two(2) >= 1 && two(2) <= 12 && two(4) >= 1 && two(4) <= days && two(6) < 24 && two(8) < 60 && two(10) < 60
+}
+
+// timestamp is YYMMDDhhmmss as RFC 3339: terminals say it in UTC+8.
+func timestamp(s string) string {
+	return "20" + s[0:2] + "-" + s[2:4] + "-" + s[4:6] + "T" + s[6:8] + ":" + s[8:10] + ":" + s[10:12] + "+08:00"
 }
 
 // decimal is n over a power of ten as a JSON number, exact and with all places.

@@ -91,8 +91,7 @@ func name(id uint16) string {
 	return "0x" + hex.EncodeToString([]byte{byte(id >> 8), byte(id)})
 }
 
-// register writes the body of a message 0x0100. The number plate is GBK, and is
-// given in hexadecimal unless it is ASCII.
+// register writes the body of a message 0x0100.
 func register(w *millrace.Writer, f *frame) error {
 	manufacturer, model, terminal := 5, 20, 7
 	if f.version == 2019 {
@@ -101,30 +100,36 @@ func register(w *millrace.Writer, f *frame) error {
 	r := reader{b: f.body}
 	w.Member("province", int(r.u16()))
 	w.Member("city", int(r.u16()))
-	w.Member("manufacturer", text(r.take(manufacturer)))
-	w.Member("model", text(r.take(model)))
-	w.Member("terminal", text(r.take(terminal)))
+	member(w, "manufacturer", r.take(manufacturer))
+	member(w, "model", r.take(model))
+	member(w, "terminal", r.take(terminal))
 	w.Member("plate_color", int(r.u8()))
 	if r.short {
 		return millrace.Fail(codeBody, "the registration is cut off")
 	}
-	if ascii(r.b) {
-		w.Member("plate", text(r.b))
-	} else {
-		w.Member("plate_gbk", hex.EncodeToString(r.b))
-	}
+	member(w, "plate", r.b)
 	return nil
 }
 
-// text is b without the zeros that fill it up, on either side.
-func text(b []byte) string {
+// member writes a text. What is not ASCII is GBK, and is given in hexadecimal
+// under another name.
+func member(w *millrace.Writer, name string, b []byte) {
+	if b = trim(b); ascii(b) {
+		w.Member(name, string(b))
+	} else {
+		w.Member(name+"_gbk", hex.EncodeToString(b))
+	}
+}
+
+// trim is b without the zeros that fill it up, on either side.
+func trim(b []byte) []byte {
 	for len(b) > 0 && b[len(b)-1] == 0 {
 		b = b[:len(b)-1]
 	}
 	for len(b) > 0 && b[0] == 0 {
 		b = b[1:]
 	}
-	return string(b)
+	return b
 }
 
 func ascii(b []byte) bool {

@@ -30,6 +30,10 @@ func TestFrames(t *testing.T) {
 			"7e0200402001000000000139123456780002200000030000000e0204cc000435e69402080000016726123123595904020007be7e",
 			"13912345678",
 			`{"phone":"13912345678","message":"location","id":512,"serial":2,"version":2019,"protocol":1,"time":"2026-12-31T23:59:59+08:00","latitude":-33.868800,"longitude":-70.641300,"altitude":520,"speed":0.0,"direction":359,"ignition":false,"fixed":true,"status":14,"alarm":536870915,"alarms":["emergency","overspeed","collision"],"alarm_event":7}`},
+		{"location before the clock is set", "7e0200001c013912345678000900000000000000000000000000000000000000000000000000000000277e", "13912345678",
+			`{"phone":"13912345678","message":"location","id":512,"serial":9,"version":2013,"time":null,"latitude":0.000000,"longitude":0.000000,"altitude":0,"speed":0.0,"direction":0,"ignition":false,"fixed":false,"status":0,"alarm":0,"alarms":[]}`},
+		{"registration whose names are GBK", "7e0100002d0138000000010004001f0073bba64131004d4f44454c2d37000000000000000000000000005430303030343201bba64131323334357a7e", "13800000001",
+			`{"phone":"13800000001","message":"registration","id":256,"serial":4,"version":2013,"province":31,"city":115,"manufacturer_gbk":"bba64131","model":"MODEL-7","terminal":"T000042","plate_color":1,"plate_gbk":"bba6413132333435"}`},
 		{"heartbeat", "7e000200000139123456780003317e", "13912345678", `{"phone":"13912345678","message":"heartbeat","id":2,"serial":3,"version":2013}`},
 		{"registration of 2013",
 			"7e0100002d0138000000010004001f007341434d45314d4f44454c2d37000000000000000000000000005430303030343201bba64131323334352c7e",
@@ -72,6 +76,9 @@ func TestFaults(t *testing.T) {
 		"7e000200010139123456780003307e": {Code: 3, Message: "the header says that the body has 1 bytes, it has 0"},
 		"7e02000014013912345678000900000000000000000000000000000000000000002f7e":                       {Code: 4, Message: "the location is cut off: 20 of 28 bytes"},
 		"7e0200001f013912345678000900000000000000000000000000000000000000000000260601101530010400357e": {Code: 4, Message: "the additional item 0x01 is cut off"},
+		"7e0200001c013912345678000900000000000000000000000000000000000000000000261301000000137e":       {Code: 4, Message: "the time of the location is no date: 261301000000"},
+		"7e0200001c0139123456780009000000000000000000000000000000000000000000002502291015301c7e":       {Code: 4, Message: "the time of the location is no date: 250229101530"},
+		"7e0200001c013912345678000900000000000000000000000000000000000000000000260601240000227e":       {Code: 4, Message: "the time of the location is no date: 260601240000"},
 		"7e0200001c0139123456780009000000000000000000000000000000000000000000002606011015fffc7e":       {Code: 4, Message: "the time of the location is no BCD"},
 	} {
 		got := run(t, frame)

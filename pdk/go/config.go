@@ -2,6 +2,7 @@ package millrace
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"strconv"
 	"strings"
@@ -68,8 +69,8 @@ func decode(v Value, to reflect.Value, path string) error {
 		to.SetString(strings.Clone(s))
 	case reflect.Float32, reflect.Float64:
 		f, ok := v.Float()
-		if !ok {
-			return expected(path, v, "a number")
+		if !ok || math.IsInf(f, 0) || to.OverflowFloat(f) {
+			return expected(path, v, "a number of "+strconv.Itoa(to.Type().Bits())+" bits")
 		}
 		to.SetFloat(f)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:

@@ -118,7 +118,8 @@ func (d *Draft) Rewrite(object *Object) *Rewrite {
 func (d *Draft) write(same uint64) *Writer {
 	o, r := d.out, d.out.r
 	w := &o.writer
-	at := len(o.b)
+	at := o.done
+	o.b = o.b[:at]
 	w.out, w.at, w.comma = o, at, false
 	// As a rule this is all the room that the answer needs.
 	o.room(len(r.frame) + recordBytes + 64)

@@ -27,6 +27,9 @@ func stageABI1() {}
 
 //go:wasmexport stage_alloc
 func stageAlloc(size uint32) uint32 {
+	if size > 1<<30 {
+		return 0
+	}
 	if int(size) > cap(incoming) || incoming == nil {
 		// As a rule answers are about as long. One block for both: TinyGo's heap
 		// doubles when it grows, and what is left of it behind the block is what a

@@ -14,7 +14,7 @@ type Failure struct {
 	Message string
 	// Retry asks for the record again, after Delay and the flow's own backoff.
 	Retry bool
-	// Delay is in whole milliseconds.
+	// Delay is in whole milliseconds; one below 0 is none.
 	Delay time.Duration
 }
 
@@ -39,7 +39,7 @@ func Failf(code uint32, format string, args ...any) error {
 //
 //go:noinline
 func RetryAfter(delay time.Duration, code uint32, message string) error {
-	return &Failure{Code: code, Message: message, Retry: true, Delay: max(delay, 0)}
+	return &Failure{Code: code, Message: message, Retry: true, Delay: delay}
 }
 
 // failureOf is err as what the host is told. A Failure inside of err gives the

@@ -48,7 +48,7 @@ func (o *Out) To(output string) *Draft { return o.Record().To(output) }
 
 // Record begins a record to emit: the input's, of which parts can be changed.
 func (o *Out) Record() *Draft {
-	o.b = o.b[:o.done]
+	o.b, o.writer.at = o.b[:o.done], givenUp
 	d := &o.draft
 	d.out = o
 	d.output, d.partition = 0, byKey
@@ -115,7 +115,7 @@ func (o *Out) finish(err error) {
 func (o *Out) failed(f Failure) {
 	o.b = o.b[:o.start]
 	if f.Retry {
-		o.end(outcomeRetry, f.Delay.Milliseconds(), f.Code, f.Message)
+		o.end(outcomeRetry, max(f.Delay, 0).Milliseconds(), f.Code, f.Message)
 	} else {
 		o.end(outcomeFail, 0, f.Code, f.Message)
 	}

@@ -79,7 +79,7 @@ func (rw *Rewrite) Is(name string) bool { return rw.object.is(rw.span, name) }
 // Value is the member's value.
 func (rw *Rewrite) Value() Value { return rw.object.valueAt(rw.span) }
 
-// Remove leaves the member out.
+// Remove leaves the member out, unless it was renamed, set or spliced already.
 func (rw *Rewrite) Remove() {
 	if rw.state == untouched {
 		rw.state = done
@@ -99,7 +99,8 @@ func (rw *Rewrite) Rename(name string) {
 	rw.state = begun
 }
 
-// Set gives the member another value: of the types that Writer.Value takes.
+// Set gives the member another value, of the types that Writer.Value takes. The
+// first one counts; what was removed stays away.
 func (rw *Rewrite) Set(value any) {
 	if rw.state == done {
 		return

@@ -233,6 +233,9 @@ func appendValue(b []byte, value any) ([]byte, bool) {
 		}
 		return append(b, v.raw...), true
 	case JSON:
+		if len(v) == 0 {
+			return append(b, "null"...), true
+		}
 		return append(b, v...), true
 	}
 	return b, false
@@ -247,5 +250,11 @@ func appendFloat(b []byte, f float64) []byte {
 	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
 		format = 'e'
 	}
-	return strconv.AppendFloat(b, f, format, -1, 64)
+	b = strconv.AppendFloat(b, f, format, -1, 64)
+	// e-09 is written as e-9.
+	if n := len(b); format == 'e' && b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' {
+		b[n-2] = b[n-1]
+		b = b[:n-1]
+	}
+	return b
 }

@@ -30,14 +30,28 @@ func (w *Writer) WriteByte(c byte) error {
 	return nil
 }
 
-// Emit emits the record.
+// Emit emits the record. One that was given up, or emitted already, fails it.
 func (w *Writer) Emit() error {
 	o := w.out
+	if w.at != o.done {
+		return o.stale()
+	}
 	n := len(o.b) - w.value
 	o.pad()
 	w.answer.put(o.b[w.at:], o.r, n)
 	o.done = len(o.b)
 	o.answered = true
+	return o.fault
+}
+
+// givenUp is the place of a writer whose record is not emitted any more.
+const givenUp = -1
+
+//go:noinline
+func (o *Out) stale() error {
+	if o.fault == nil {
+		o.fault = Fail(1, "emit: this record was given up when another one was begun or emitted")
+	}
 	return o.fault
 }
 
@@ -64,7 +78,7 @@ func (w *Writer) Name(name string) {
 
 // Value writes a JSON value: nil, a string, bool, int, int32, int64, uint32,
 // uint64, float64, Value, or JSON for text that is JSON already. A float that is
-// not finite is null. Another type fails the record.
+// not finite is null, and so is JSON without a text. Another type fails the record.
 func (w *Writer) Value(value any) {
 	w.separate()
 	var ok bool

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/millrace-io/millrace/plugins/internal/testkit"
@@ -97,6 +99,35 @@ func TestLinesBatchPaths(t *testing.T) {
 			if err != nil || e.Record.Path != want || string(e.Record.Value) != values[k] {
 				t.Fatalf("emission %d: path %v, value %q, want %v, %q (%v)", k, e.Record.Path, e.Record.Value, want, values[k], err)
 			}
+		}
+	}
+}
+
+// TestLoggedRecord: the log of the node says which record a line is about,
+// where that is known.
+func TestLoggedRecord(t *testing.T) {
+	var log bytes.Buffer
+	o := NewOutlet(&StageConfig{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key != "line" && a.Key != "record" {
+			return slog.Attr{}
+		}
+		return a
+	}}))})
+	all := testkit.Batch("a", "b").Records
+	for _, c := range []struct {
+		of      int
+		records []record.Record
+		want    string
+	}{
+		{1, all, "line=x record=" + all[1].ID()}, {-1, all, "line=x"}, {2, all, "line=x"}, {-1, all[:1], "line=x record=" + all[0].ID()}, {-1, nil, "line=x"},
+	} {
+		var w World
+		w.Begin(0, 1)
+		w.addLine(slog.LevelInfo, c.of, []byte("x"))
+		log.Reset()
+		o.Tell(t.Context(), &w, c.records, false)
+		if got := strings.TrimSpace(log.String()); got != c.want {
+			t.Errorf("%d of %d: got %q, want %q", c.of, len(c.records), got, c.want)
 		}
 	}
 }

@@ -265,16 +265,20 @@ func (o *Outlet) Tell(ctx context.Context, w *World, records []record.Record, fi
 		if n := o.unsaid.Swap(0); n > 0 {
 			o.log.Warn("guest log lines dropped", "lines", n)
 		}
+		line := LogLine{Level: l.level, Text: l.text, Records: records, Of: l.of, Filed: filed}
+		if len(records) == 1 {
+			line.Of = 0
+		} else if l.of >= len(records) {
+			line.Of = -1
+		}
 		if !filed {
-			o.log.LogAttrs(ctx, l.level, "guest log", slog.String("line", l.text))
+			attrs := []slog.Attr{slog.String("line", l.text)}
+			if line.Of >= 0 {
+				attrs = append(attrs, slog.String("record", records[line.Of].ID()))
+			}
+			o.log.LogAttrs(ctx, l.level, "guest log", attrs...)
 		}
 		if o.on != nil {
-			line := LogLine{Level: l.level, Text: l.text, Records: records, Of: l.of, Filed: filed}
-			if len(records) == 1 {
-				line.Of = 0
-			} else if l.of >= len(records) {
-				line.Of = -1
-			}
 			o.on(line)
 		}
 	}

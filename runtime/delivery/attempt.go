@@ -23,11 +23,18 @@ type result struct {
 	canceled bool
 }
 
+// of is the error of an item. The first one of all has the call that they
+// failed in; its input is as large as the batch, so the others only name it.
 func (r *result) of(i int) *record.Error {
 	if r.each != nil {
 		return r.each[i]
 	}
-	return r.all
+	if i == 0 || r.all == nil || r.all.Call == nil {
+		return r.all
+	}
+	e := *r.all
+	e.Call = named(e.Call)
+	return &e
 }
 
 // attempt shapes, signs and sends the request of a unit and judges the answer.

@@ -1,8 +1,11 @@
 package delivery
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -44,6 +47,20 @@ func (r *redaction) call(c *record.Call) *record.Call {
 		in.Value, in.Headers, out.Hidden, out.Replay = []byte{}, nil, nil, nil
 		out.Message, out.NoReplay = r.text(c.Message), secretCall
 	}
+	return &out
+}
+
+// calledBefore is why a call has no Replay whose input stands in an entry before.
+const calledBefore = "the entry of the first record of its batch has the call"
+
+// named is a call without what it got and said.
+func named(c *record.Call) *record.Call {
+	out := *c
+	if !out.InputOmitted {
+		out.InputHash, out.InputOmitted = xxhash.Sum64(out.Input.Value), true
+	}
+	out.Input.Value, out.Input.Headers, out.Hidden = nil, nil, nil
+	out.Replay, out.NoReplay = nil, cmp.Or(c.NoReplay, calledBefore)
 	return &out
 }
 

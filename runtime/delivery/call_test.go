@@ -66,3 +66,21 @@ func TestCallsKeepNoCredentials(t *testing.T) {
 		t.Errorf("error %+v", e)
 	}
 }
+
+// The entries of a batch keep the call that all of them failed in once.
+func TestCallOfABatchIsKeptOnce(t *testing.T) {
+	call := callOf(func(c *record.Call) { c.Input.Value = make([]byte, 1000); c.Hidden = []string{"X"} })
+	r := result{all: &record.Error{Class: record.Rejected, Message: "no", Call: call}}
+	if r.of(0).Call != call {
+		t.Error("the first one has lost the call")
+	}
+	for i := 1; i < 3; i++ {
+		e := r.of(i)
+		if e.Message != "no" || e.Call == nil || e.Call.Stage != call.Stage || !e.Call.InputOmitted || e.Call.InputHash == 0 || e.Call.NoReplay != calledBefore || e.Call.Size() > 300 {
+			t.Errorf("the call of entry %d: %+v", i, e.Call)
+		}
+	}
+	if len(call.Input.Value) != 1000 || call.Replay == nil {
+		t.Error("the call itself was changed")
+	}
+}

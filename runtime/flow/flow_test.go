@@ -338,11 +338,11 @@ func TestDiff(t *testing.T) {
 		"~ vars.n: 1 -> 2",
 		"+ slots: 4",
 		"~ a: filter value.a > 1 -> filter value.a > 2",
-		"~ b: map x@^1 -> map x@^1 (plugin.with)",
+		"~ b.with.q: 1 -> 2",
 		"~ d: moved",
 		"~ c: moved",
 		"+ e: map (drop)",
-		"~ out: push POST https://a.example/x -> push POST https://a.example/x (retry.attempts)",
+		"~ out.retry.attempts: 3 -> 4",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -358,12 +358,12 @@ func TestDiff(t *testing.T) {
 	}
 	for _, c := range []struct{ old, new, want string }{
 		{"", ", function: run", "~ b: map x@^1 -> map x@^1 run"},
-		{", function: run", ", function: run, hosts: [a.example]", "~ b: map x@^1 run -> map x@^1 run (impure)"},
-		{", hosts: a.example", ", hosts: [a.example, b.example]", "~ b: map x@^1 (impure) -> map x@^1 (impure) (plugin.hosts)"},
-		{"", ", isolation: failure, hosts: a.example", "~ b: map x@^1 -> map x@^1 (stateful, impure)"},
+		{", function: run", ", function: run, hosts: [a.example]", "~ b: map x@^1 run -> map x@^1 run (impure)\n+ b.hosts: [a.example]"},
+		{", hosts: a.example", ", hosts: [a.example, b.example]", "~ b.hosts: [a.example] -> [a.example, b.example]"},
+		{"", ", isolation: failure, hosts: a.example", "~ b: map x@^1 -> map x@^1 (stateful, impure)\n+ b.hosts: [a.example]\n~ b.isolation: batch -> failure"},
 	} {
-		if cs := Diff(one(c.old), one(c.new)); len(cs) != 1 || cs[0].String() != c.want {
-			t.Errorf("got %v, want %s", cs, c.want)
+		if got := changes(one(c.old), one(c.new)); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
 		}
 	}
 	moved := parse("flow: v1\nname: a\nsource: kafka://main/other\nslots: 5\nstages:\n  - push: kafka://main/out\n")

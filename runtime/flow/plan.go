@@ -2,10 +2,8 @@ package flow
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,14 +38,8 @@ func (c Change) String() string {
 func Diff(old, new *Flow) []Change {
 	var cs []Change
 	part := func(what, was, is string) {
-		switch {
-		case was == is:
-		case was == "":
-			cs = append(cs, Change{Op: "+", What: what, New: is})
-		case is == "":
-			cs = append(cs, Change{Op: "-", What: what, Old: was})
-		default:
-			cs = append(cs, Change{Op: "~", What: what, Old: was, New: is})
+		if was != is {
+			cs = append(cs, Change{Op: op(was, is), What: what, Old: was, New: is})
 		}
 	}
 	if old == nil {
@@ -55,14 +47,20 @@ func Diff(old, new *Flow) []Change {
 	}
 	part("description", old.Description, new.Description)
 	eachName(old.Labels, new.Labels, func(k string) { part("labels."+k, old.Labels[k], new.Labels[k]) })
-	eachName(old.Vars, new.Vars, func(k string) { part("vars."+k, varText(old.Vars, k), varText(new.Vars, k)) })
-	eachName(old.Env, new.Env, func(k string) { part("env."+k, old.Env[k], new.Env[k]) })
+	named := func(key, was, is string) {
+		if was != is {
+			was, is = shown(key, was, is, false)
+			cs = append(cs, Change{Op: op(was, is), What: key, Old: was, New: is})
+		}
+	}
+	eachName(old.Vars, new.Vars, func(k string) { named("vars."+k, varText(old.Vars, k), varText(new.Vars, k)) })
+	eachName(old.Env, new.Env, func(k string) { named("env."+k, old.Env[k], new.Env[k]) })
 	compare := func(what, was, is string, old, new any) {
-		switch {
-		case was == is && was != "" && !sameJSON(old, new):
-			cs = append(cs, changed(what, was, is, old, new))
-		default:
+		if was != is {
 			part(what, was, is)
+		}
+		if was != "" && is != "" {
+			cs = append(cs, details(what, was == is, old, new)...)
 		}
 	}
 	compare("source", old.Source.describe(), new.Source.describe(), old.Source, new.Source)
@@ -93,6 +91,17 @@ func Diff(old, new *Flow) []Change {
 		compare("exceptions."+number(i+1), was, is, before, after)
 	}
 	return cs
+}
+
+// op is that of a change from was to is.
+func op(was, is string) string {
+	switch {
+	case was == "":
+		return "+"
+	case is == "":
+		return "-"
+	}
+	return "~"
 }
 
 // step is a stage or delivery in a flow, wherever it stands.
@@ -156,9 +165,14 @@ func diffSteps(old, new []step) []Change {
 			cs = append(cs, Change{Op: "+", What: s.id, New: s.describe})
 			continue
 		}
-		switch was := old[j]; {
-		case !sameJSON(was.shape, s.shape):
-			cs = append(cs, changed(s.id, was.describe, s.describe, was.shape, s.shape))
+		was := old[j]
+		shape := details(s.id, was.describe == s.describe, was.shape, s.shape)
+		if was.describe != s.describe {
+			shape = append([]Change{{Op: "~", What: s.id, Old: was.describe, New: s.describe}}, shape...)
+		}
+		switch {
+		case len(shape) > 0:
+			cs = append(cs, shape...)
 		case was.place != s.place:
 			cs = append(cs, Change{Op: "~", What: s.id, New: strings.TrimSuffix("moved into "+s.place, " into ")})
 		case kept[k] != s.id:
@@ -167,49 +181,6 @@ func diffSteps(old, new []step) []Change {
 		k++
 	}
 	return cs
-}
-
-// changed is the change of a stage; it names the fields if its description
-// stayed the same.
-func changed(id, was, is string, old, new any) Change {
-	if was == is {
-		is = is + " (" + strings.Join(fields("", reflect.ValueOf(old), reflect.ValueOf(new)), ", ") + ")"
-	}
-	return Change{Op: "~", What: id, Old: was, New: is}
-}
-
-// fields names the fields that differ, by their names in JSON.
-func fields(prefix string, a, b reflect.Value) []string {
-	if a.Type() != b.Type() {
-		return []string{strings.TrimSuffix(prefix, ".")}
-	}
-	if a.Kind() == reflect.Pointer {
-		if a.IsNil() || b.IsNil() {
-			return []string{strings.TrimSuffix(prefix, ".")}
-		}
-		a, b = a.Elem(), b.Elem()
-	}
-	if a.Kind() != reflect.Struct {
-		return []string{strings.TrimSuffix(prefix, ".")}
-	}
-	var out []string
-	for i := range a.NumField() {
-		name, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("json"), ",")
-		if name == "-" || sameJSON(a.Field(i).Interface(), b.Field(i).Interface()) {
-			continue
-		}
-		for _, unit := range []string{"_ns", "_bytes", "_per_second"} {
-			name = strings.TrimSuffix(name, unit)
-		}
-		out = append(out, fields(prefix+name+".", a.Field(i), b.Field(i))...)
-	}
-	return out
-}
-
-func sameJSON(a, b any) bool {
-	x, err1 := json.Marshal(a)
-	y, err2 := json.Marshal(b)
-	return err1 == nil && err2 == nil && string(x) == string(y)
 }
 
 func eachName[V any](a, b map[string]V, visit func(string)) {

@@ -169,7 +169,9 @@ type PutFlow struct {
 	// that the document names.
 	Files   map[string]string `json:"files,omitempty"`
 	IfMatch uint32            `json:"if_match,omitempty"` // revision, 0: any
-	DryRun  bool              `json:"dry_run,omitempty"`
+	// New: there must be no such flow yet (CodeConflict).
+	New    bool `json:"new,omitempty"`
+	DryRun bool `json:"dry_run,omitempty"`
 	// Connections are documents that are applied before this one and need not
 	// exist yet in a dry run.
 	Connections []string `json:"connections,omitempty"`

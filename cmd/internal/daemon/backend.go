@@ -60,6 +60,8 @@ func (d *Daemon) apiError(err error) error {
 		e.Code, e.Next = api.CodeQueueNotEmpty, "look at the entries (`flowctl queue peek`), or delete them with the flow: --purge"
 	case errors.Is(err, state.NotPaused):
 		e.Code, e.Next = api.CodeConflict, "pause the flow, then try again"
+	case errors.Is(err, state.StateMismatch):
+		e.Code, e.Next = api.CodeConflict, "look at the flow (`flowctl flow get`), then try again"
 	case errors.Is(err, state.GenerationMismatch):
 		e.Code, e.Next = api.CodeConflict, "look at the offsets again, then plan anew"
 	case errors.Is(err, state.InUse):

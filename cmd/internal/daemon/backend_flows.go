@@ -152,6 +152,9 @@ func (d *Daemon) putFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, 
 	if err != nil {
 		return nil, d.apiError(err)
 	}
+	if head != nil && req.New {
+		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("there is a flow %s already", head.FullName()), Next: "give another name"}
+	}
 	if head == nil {
 		put.Slots = d.slots(ctx, f)
 		plan.Changes = describe(f, put.Pins)
@@ -380,8 +383,48 @@ func (d *Daemon) DeleteFlow(ctx context.Context, project, name string, purge boo
 	if err != nil {
 		return err
 	}
+	if purge {
+		if err := d.purge(ctx, f); err != nil {
+			return err
+		}
+	}
 	_, err = d.node.Propose(ctx, &state.FlowDelete{Flow: f.ID, Purge: purge})
 	return d.apiError(err)
+}
+
+// purge drops what a flow that is to be deleted has filed and kept, if that is
+// more than one command should read. The flow is paused before; it stays so,
+// with a receipt that says what went, when ctx ends before all is gone.
+func (d *Daemon) purge(ctx context.Context, f *state.Flow) error {
+	stats, err := d.store.QueueStats(f.ID)
+	if err != nil {
+		return d.apiError(err)
+	}
+	if stats.Entries+stats.Kept <= state.MaxExpire && stats.Bytes+stats.KeptBytes <= state.MaxExpireBytes {
+		return nil
+	}
+	if f.State == state.Running {
+		if _, err := d.node.Propose(ctx, &state.FlowState{Flow: f.ID, State: state.Paused, Reason: "it is being deleted"}); err != nil {
+			return d.apiError(err)
+		}
+	}
+	if err := d.awaitEnd(ctx, f); err != nil {
+		return err
+	}
+	for gone := 0; ; {
+		res, err := d.queueOp(ctx, &state.QueuePurge{Flow: f.ID})
+		if err != nil {
+			e := &api.Error{Code: api.CodeInternal, Detail: err.Error()}
+			if known, ok := errors.AsType[*api.Error](err); ok {
+				*e = *known
+			}
+			e.Detail = fmt.Sprintf("flow %s is not deleted yet, and %d of its entries are gone: %s", f.FullName(), gone, e.Detail)
+			return e
+		}
+		if gone += res.Done; !res.More {
+			return nil
+		}
+	}
 }
 
 // Revisions implements api.Backend.

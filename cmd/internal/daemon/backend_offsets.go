@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -163,6 +164,12 @@ func (d *Daemon) ResetOffsets(ctx context.Context, req *api.OffsetsReset) (*api.
 	return plan, nil
 }
 
+// resetReason is why a flow is paused while its offsets are being reset.
+const resetReason = "its offsets are being reset"
+
+// leftAlone is the warning of a reset whose flow somebody else paused.
+const leftAlone = "the flow's state was changed meanwhile, and is left as it is now"
+
 // resetOffsets carries a plan out, which was made of f, and adds to warnings. A
 // running flow is paused meanwhile, and goes on unless somebody else pauses it.
 func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []state.Position, warnings []string) (warned []string, err error) {
@@ -171,20 +178,22 @@ func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []st
 	if err != nil {
 		return nil, err
 	}
-	if now.State == state.Running {
-		res, err := d.node.Propose(ctx, &state.FlowState{Flow: f.ID, State: state.Paused, Reason: "its offsets are being reset"})
-		if err != nil {
-			return nil, d.apiError(err)
-		}
-		paused := *res.Value.(*state.Flow)
+	paused, err := d.hold(ctx, now)
+	switch {
+	case err != nil:
+		return nil, d.apiError(err)
+	case paused == nil && now.State == state.Running:
+		warned = append(warned, leftAlone)
+	}
+	if paused != nil {
 		defer func() {
-			goesOn, e := d.goOn(context.WithoutCancel(ctx), &paused)
+			goesOn, e := d.goOn(context.WithoutCancel(ctx), paused)
 			switch {
 			case err != nil:
 			case e != nil:
 				err = &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("the offsets of flow %s are reset, but it stays paused: %v", f.FullName(), e), Next: "`flowctl flow resume " + f.Name + "`"}
 			case !goesOn:
-				warned = append(warned, "the flow's state was changed meanwhile, and is left as it is now")
+				warned = append(warned, leftAlone)
 			}
 		}()
 	}
@@ -197,15 +206,30 @@ func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []st
 	return warned, nil
 }
 
+// hold pauses a flow for a reset as long as it is in the state of now; nil: it
+// does not run, or somebody else has changed its state.
+func (d *Daemon) hold(ctx context.Context, now *state.Flow) (paused *state.Flow, err error) {
+	if now.State != state.Running {
+		return nil, nil
+	}
+	res, err := d.node.Propose(ctx, &state.FlowState{Flow: now.ID, State: state.Paused, Reason: resetReason, If: now.InState()})
+	if errors.Is(err, state.StateMismatch) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return res.Value.(*state.Flow), nil
+}
+
 // goOn resumes a flow, unless its state is another than that of paused.
 func (d *Daemon) goOn(ctx context.Context, paused *state.Flow) (resumed bool, err error) {
-	now, err := d.store.Flow(paused.Project, paused.Name)
-	if err != nil || now == nil || now.UID != paused.UID || now.State != paused.State || now.Reason != paused.Reason || now.StateAt != paused.StateAt {
-		return false, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, probe)
 	defer cancel()
-	_, err = d.node.Propose(ctx, &state.FlowState{Flow: paused.ID, State: state.Running})
+	_, err = d.node.Propose(ctx, &state.FlowState{Flow: paused.ID, State: state.Running, If: paused.InState()})
+	if errors.Is(err, state.StateMismatch) || errors.Is(err, state.NotFound) {
+		return false, nil
+	}
 	return err == nil, err
 }
 

@@ -16,6 +16,9 @@ const (
 	// queuePage is how many entries are read, and changed by one command, at
 	// once.
 	queuePage = 256
+	// queuePageBytes is the size of stored entries and their values above which
+	// a page ends.
+	queuePageBytes = 8 << 20
 	// maxProblems is how many entries that were passed over are named.
 	maxProblems = 100
 	// importLine is the longest line of an import: an entry with a value of
@@ -57,7 +60,7 @@ func (d *Daemon) selected(f *state.Flow, sel *api.Selection, each func([]*record
 		return err
 	}
 	for after := uint64(0); ; {
-		page, err := d.store.Failures(f.ID, after, queuePage, filter)
+		page, more, err := d.store.FailurePage(f.ID, after, queuePage, queuePageBytes, filter)
 		if err != nil {
 			return d.apiError(err)
 		}
@@ -65,7 +68,7 @@ func (d *Daemon) selected(f *state.Flow, sel *api.Selection, each func([]*record
 			return nil
 		}
 		after = page[len(page)-1].Seq
-		if more, err := take(page); err != nil || !more {
+		if wanted, err := take(page); err != nil || !wanted || !more {
 			return err
 		}
 	}
@@ -74,9 +77,11 @@ func (d *Daemon) selected(f *state.Flow, sel *api.Selection, each func([]*record
 func (d *Daemon) selectedSeqs(f *state.Flow, seqs []uint64, take func([]*record.Entry) (bool, error)) error {
 	seqs = slices.Clone(seqs)
 	slices.Sort(seqs)
-	for part := range slices.Chunk(slices.Compact(seqs), queuePage) {
+	seqs = slices.Compact(seqs)
+	for len(seqs) > 0 {
 		var page []*record.Entry
-		for _, seq := range part {
+		for size := 0; len(page) < min(queuePage, len(seqs)) && size < queuePageBytes; {
+			seq := seqs[len(page)]
 			e, err := d.store.Failure(f.ID, seq)
 			if err != nil {
 				return d.apiError(err)
@@ -84,8 +89,10 @@ func (d *Daemon) selectedSeqs(f *state.Flow, seqs []uint64, take func([]*record.
 			if e == nil {
 				e = &record.Entry{Seq: seq} // told as missing by who uses it
 			}
+			size += len(e.Input.Value)
 			page = append(page, e)
 		}
+		seqs = seqs[len(page):]
 		if more, err := take(page); err != nil || !more {
 			return err
 		}

@@ -141,6 +141,10 @@ type Daemon struct {
 	changing  turn // of changes of flows, from the last check on
 	trying    turn // of pre-flights
 
+	// calls is read-locked by each call of the API; a node that has stopped
+	// keeps it locked.
+	calls sync.RWMutex
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -181,7 +185,7 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	d.plugins = registry.NewHost(d.sandbox)
 	d.modules = registry.NewModules(d.blobs, d.plugins)
 	d.metrics = newMetrics(d)
-	d.server = api.Server(d.Addr(), api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version, AllowedHosts: []string{d.Addr()}, Ingest: d.ingestHandler}))
+	d.server = api.Server(d.Addr(), d.whileUp(api.New(api.Config{Backend: d, Metrics: d.metrics.handler(), Logger: d.log, Version: cfg.Version, AllowedHosts: []string{d.Addr()}, Ingest: d.ingestHandler})))
 	return d, nil
 }
 
@@ -198,10 +202,14 @@ func (d *Daemon) fail(err error) {
 // Run serves until ctx ends. Then it stops softly: no more records are taken
 // in, those under way are finished and committed within the drain limit. What
 // is not settled by then is read again by the next life. The listener is
-// closed last.
+// closed last, and the calls that are still under way then are ended: those run
+// plugins too.
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	calls, endCalls := context.WithCancel(context.WithoutCancel(ctx))
+	defer endCalls()
+	d.server.BaseContext = func(net.Listener) context.Context { return calls }
 	var serving errgroup.Group
 	serving.Go(func() error {
 		if err := d.server.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -230,9 +238,23 @@ func (d *Daemon) Run(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if e := d.server.Shutdown(closing); e != nil {
+		endCalls()
 		_ = d.server.Close()
 	}
+	d.calls.Lock() // for good
 	return errors.Join(err, serving.Wait())
+}
+
+// whileUp is h as long as the node runs.
+func (d *Daemon) whileUp(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !d.calls.TryRLock() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		defer d.calls.RUnlock()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Close releases everything. It is idempotent; Run must have returned.

@@ -19,10 +19,10 @@ import (
 	"github.com/millrace-io/millrace/examples/orders/orderstage"
 )
 
-// poll tries until cond holds, for at most 30 s.
+// poll tries until cond holds, for at most a minute.
 func poll(t *testing.T, what string, cond func() (bool, string)) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -125,7 +125,7 @@ func (d *Daemon) requeue(ctx context.Context, f *state.Flow, h *house) error {
 		return nil
 	}
 	before := time.Now().Add(-rule.Every).UnixMilli()
-	page, err := d.store.Failures(f.ID, h.scanned, queuePage, nil)
+	page, more, err := d.store.FailurePage(f.ID, h.scanned, queuePage, queuePageBytes, nil)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (d *Daemon) requeue(ctx context.Context, f *state.Flow, h *house) error {
 		}
 		op.Seqs, op.Holds = append(op.Seqs, e.Seq), append(op.Holds, back.hold(e))
 	}
-	if len(page) < queuePage {
+	if !more {
 		h.scanned, h.rescan = 0, time.Now().Add(min(rule.Every/4, 10*time.Second))
 	}
 	if len(op.Seqs) == 0 {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/cmd/internal/page"
 	"github.com/millrace-io/millrace/runtime/connector/ingest"
@@ -295,6 +296,51 @@ func TestIngestKeepsTheWholeInput(t *testing.T) {
 	}
 	if got := taken(t, d, "orders", "larger", strings.Repeat("x", ingest.MaxBody+1)); got.status != 413 {
 		t.Errorf("answer %+v", got)
+	}
+}
+
+// The linter allows what the source does. A flow that was stored when it allowed
+// more is not paused: it refuses what is too large now.
+func TestIngestOfAnEarlierBound(t *testing.T) {
+	p := startPartner(t, nil)
+	d, _ := life(t, t.TempDir())
+	doc := func(body int64) string {
+		return fmt.Sprintf("flow: v1\nname: orders\nsource: { ingest: { body: %d, wait: 20s } }\norder: none\nstages:\n  - id: deliver\n    push: %s/x\n", body, p.URL)
+	}
+	if _, err := d.PutFlow(t.Context(), &api.PutFlow{Document: doc(ingest.MaxBody + 1)}); err == nil || !strings.Contains(fmt.Sprintf("%+v", err), "problems") {
+		t.Errorf("more than the source allows: %v", err)
+	}
+	mustPut(t, d, &api.PutFlow{Document: doc(ingest.MaxBody)})
+	f, err := d.findFlow("default", "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev, err := d.store.FlowRevision(f.ID, f.Revision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Replace(rev.Resolved, fmt.Appendf(nil, `"body_bytes":%d`, ingest.MaxBody), fmt.Appendf(nil, `"body_bytes":%d`, 4*ingest.MaxBody), 1)
+	if bytes.Equal(old, rev.Resolved) {
+		t.Fatalf("no bound in %s", old)
+	}
+	if _, err := d.node.Propose(t.Context(), &state.FlowPut{Project: "default", Name: "orders", UID: f.UID, Document: rev.Document, Resolved: old}); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the earlier document is taken up", func() (bool, string) {
+		r := d.runner(f.ID)
+		if r == nil {
+			return false, "no runner"
+		}
+		return r.doc.Load().Source.Ingest.Body > ingest.MaxBody && r.pipe.Load() != nil, r.problem()
+	})
+	if got := taken(t, d, "orders", "fits", `{"a":1}`); got.status != 200 {
+		t.Errorf("answer %+v", got)
+	}
+	if got := taken(t, d, "orders", "larger", strings.Repeat("x", ingest.MaxBody+1)); got.status != 413 {
+		t.Errorf("answer %+v", got)
+	}
+	if f := status(t, d, "orders"); f.State != api.StateRunning {
+		t.Errorf("the flow is %s: %s", f.State, f.Reason)
 	}
 }
 

@@ -13,12 +13,16 @@ import (
 	"github.com/millrace-io/millrace/runtime/flow"
 )
 
-// ingest makes the source of a flow that takes requests in.
+// ingest makes the source of a flow that takes requests in. A flow that was
+// stored when larger bodies were allowed takes those that are now.
 func (r *runner) ingest(f *flow.Flow) (source, error) {
 	in := f.Source.Ingest
 	cfg := ingest.Config{
-		Body: in.Body, Wait: in.Wait, Key: in.Idempotency, InFlight: f.InFlight, Durable: true, Logger: r.log,
+		Body: min(in.Body, ingest.MaxBody), Wait: in.Wait, Key: in.Idempotency, InFlight: f.InFlight, Durable: true, Logger: r.log,
 		Held: func() string { now, _ := r.hold.current(); return now.reason },
+	}
+	if in.Body > ingest.MaxBody {
+		r.log.Warn("bodies above the bound are refused, although the flow's document says otherwise", "body_bytes", in.Body, "bound_bytes", int64(ingest.MaxBody))
 	}
 	if in.Sender != nil {
 		signature, err := secrets(r.d.cfg.Secrets).signature(in.Sender)

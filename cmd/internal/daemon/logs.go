@@ -84,8 +84,12 @@ func (l *logbooks) listen(uid uint64, stage, plugin string) func(sandbox.LogLine
 	}
 }
 
-// logCost is about what a line takes beside its text.
+// logCost is about what a line takes beside its texts.
 const logCost = 64
+
+func costOf(l *api.LogLine) int {
+	return len(l.Line) + len(l.Record) + len(l.First) + len(l.Last) + logCost
+}
 
 func (l *logbooks) add(uid uint64, line api.LogLine) {
 	l.mu.Lock()
@@ -94,10 +98,10 @@ func (l *logbooks) add(uid uint64, line api.LogLine) {
 	line.Seq = b.next
 	b.next++
 	b.lines = append(b.lines, line)
-	b.bytes += len(line.Line) + logCost
+	b.bytes += costOf(&line)
 	gone := 0
 	for gone < len(b.lines)-1 && (len(b.lines)-gone > maxLogLines || b.bytes > maxLogBytes) {
-		b.bytes -= len(b.lines[gone].Line) + logCost
+		b.bytes -= costOf(&b.lines[gone])
 		gone++
 	}
 	if gone > 0 {

@@ -106,6 +106,13 @@ func TestLogBounds(t *testing.T) {
 	if page, _ := l.page(7, &api.LogQuery{Limit: 10}, 0); page.Lines[0].Seq != 1491 || page.Next != 1500 {
 		t.Errorf("the last: from %d, next %d", page.Lines[0].Seq, page.Next)
 	}
+	long := []record.Record{{Topic: strings.Repeat("/path", 1600)}}
+	for range 40 {
+		hear(sandbox.LogLine{Records: long})
+	}
+	if all, _ := l.page(7, &api.LogQuery{}, 0); len(all.Lines) > 16 {
+		t.Errorf("%d lines of records with ids of 8 KiB", len(all.Lines))
+	}
 	for range 40 {
 		hear(sandbox.LogLine{Text: strings.Repeat("x", 8<<10)})
 	}

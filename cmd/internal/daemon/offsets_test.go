@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/cmd/internal/api"
 )
 
@@ -148,6 +149,45 @@ func TestOffsetsResetLeavesAPauseAlone(t *testing.T) {
 	if f := status(t, d, "push"); f.State != api.StatePaused || f.Reason != "paused by hand" || f.Generation != plan.Generation {
 		t.Errorf("the flow is %s: %s, generation %d, want %d", f.State, f.Reason, f.Generation, plan.Generation)
 	}
+}
+
+// A pause by hand holds also where it comes between a reset's look at the flow
+// and the reset's own pause or resumption.
+func TestOffsetsResetPausesWhatItSaw(t *testing.T) {
+	broker := startBroker(t)
+	p := startPartner(t, nil)
+	d, _ := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	mustPut(t, d, &api.PutFlow{Document: pushing(p, "", "")})
+	look := func() *state.Flow {
+		f, err := d.findFlow("default", "push")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	byHand := func() {
+		t.Helper()
+		if f := look(); f.State != state.Paused || f.Reason != "paused by hand" {
+			t.Errorf("the flow is %s: %q", f.State, f.Reason)
+		}
+	}
+	saw := look()
+	setState(t, d, "push", api.StatePaused)
+	if paused, err := d.hold(t.Context(), saw); err != nil || paused != nil {
+		t.Errorf("held %+v, %v", paused, err)
+	}
+	byHand()
+	setState(t, d, "push", api.StateRunning)
+	paused, err := d.hold(t.Context(), look())
+	if err != nil || paused == nil {
+		t.Fatal("not held", err)
+	}
+	setState(t, d, "push", api.StatePaused)
+	if on, err := d.goOn(t.Context(), paused); on || err != nil {
+		t.Errorf("goes on %v, %v", on, err)
+	}
+	byHand()
 }
 
 // What lies in the queue of an older generation is delivered again when its

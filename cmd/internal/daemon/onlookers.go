@@ -157,7 +157,10 @@ func exchangeOf(o *delivery.Observed) capture.Exchange {
 	if o.Err != nil {
 		out.Error = record.AsError(o.Err).Class.String()
 	} else {
-		out.Response = capture.Response{Status: x.Status, Headers: captured(x.ResponseHeaders), Body: string(x.ResponseBody)}
+		out.Response = capture.Response{Status: x.Status, Headers: captured(x.ResponseHeaders)}
+		if utf8.Valid(x.ResponseBody) {
+			out.Response.Body = string(x.ResponseBody)
+		}
 	}
 	capture.Redact(&out)
 	return out

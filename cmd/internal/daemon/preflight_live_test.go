@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/plugins/manifest"
@@ -89,5 +90,34 @@ func TestPreflightIsNotCounted(t *testing.T) {
 	}
 	if after := count(); after != before || said.n.Load() != lines {
 		t.Errorf("counted %q, was %q; %d lines, were %d", after, before, said.n.Load(), lines)
+	}
+}
+
+// TestStopEndsAPreflight: a node that stops does not take the plugins from
+// under a pre-flight, and does not wait for all of it.
+func TestStopEndsAPreflight(t *testing.T) {
+	broker := startBroker(t)
+	d, stop := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	ordersIn(t, broker.Addr(), 4, 0, 20_000, order)
+	version(t, d, 'p', "1.0.0")
+	mustPut(t, d, &api.PutFlow{Document: versionsFlow})
+	digest := version(t, d, 's', "1.1.0")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := api.NewClient(d.Addr()).Deploy(t.Context(), &api.Deploy{Digest: digest, DryRun: true, Preflight: 20_000})
+		ended <- err
+	}()
+	poll(t, "the pre-flight to begin", func() (bool, string) { return len(d.trying) == 1, "" })
+	began := time.Now()
+	stop() // an instance that is in use would be an error
+	if len(d.trying) != 0 {
+		t.Error("the pre-flight goes on in a node that is closed")
+	}
+	if took := time.Since(began); took > preflightLimit/2 {
+		t.Errorf("to stop took %v", took)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the pre-flight ended before the node stopped")
 	}
 }

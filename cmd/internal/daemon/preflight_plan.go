@@ -43,18 +43,20 @@ func (d *Daemon) preflights(ctx context.Context, flows []*state.Flow, changes []
 }
 
 // preflightDocument does the same for a document: what the plugins of a new
-// flow make of records, and how those of one whose document stays differ.
+// flow make of records, and how those of one whose document stays differ. Where
+// the document changes too it says that they were not compared.
 func (d *Daemon) preflightDocument(ctx context.Context, req *api.PutFlow, f *flow.Flow, head *state.Flow, put *state.FlowPut, plan *api.FlowPlan) error {
 	if err := checkPreflight(req.Preflight); err != nil || req.Preflight == 0 || !req.DryRun {
 		return err
 	}
 	t := &trial{d: d, doc: f, uid: put.UID, pins: put.Pins, to: put.Pins, first: head == nil}
-	old := map[string]state.Pin{}
+	old, same := map[string]state.Pin{}, true
 	if head != nil {
 		rev, err := d.store.FlowRevision(head.ID, head.Revision)
-		if err != nil || rev == nil || !bytes.Equal(rev.Resolved, put.Resolved) {
-			return d.apiError(err)
+		if err != nil || rev == nil {
+			return d.apiError(errors.Join(err, fmt.Errorf("revision %d of flow %s cannot be read", head.Revision, head.FullName())))
 		}
+		same = bytes.Equal(rev.Resolved, put.Resolved)
 		t.uid, t.pins, t.to = head.UID, rev.Pins, nil
 		for _, p := range rev.Pins {
 			old[p.Stage] = p
@@ -68,9 +70,15 @@ func (d *Daemon) preflightDocument(ctx context.Context, req *api.PutFlow, f *flo
 	if len(t.to) == 0 {
 		return nil
 	}
-	found, err := t.preflight(ctx, req.Preflight)
-	if err != nil {
-		return err
+	found := map[string]*api.Preflight{}
+	for _, p := range t.to {
+		found[p.Stage] = &api.Preflight{Skipped: "the flow's document changes with it"}
+	}
+	if same {
+		var err error
+		if found, err = t.preflight(ctx, req.Preflight); err != nil {
+			return err
+		}
 	}
 	for _, p := range t.to {
 		s := api.DeploymentStage{Stage: p.Stage, NewVersion: p.Version, NewDigest: p.Digest.String(), Preflight: found[p.Stage]}

@@ -72,7 +72,9 @@ func (t *trial) pass(ctx context.Context, s step, of record.Partition, now int64
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	p.found.Add(s.rec.ID(), old, answer)
+	t.worked += time.Since(began)
 	return old.Emits, nil
 }
 

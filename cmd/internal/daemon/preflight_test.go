@@ -323,3 +323,38 @@ func TestPlanOfAFlowThatChangedIsRefused(t *testing.T) {
 		t.Errorf("revisions %+v, %v", revs, err)
 	}
 }
+
+// TestPreflightOfADocumentThatChanges: a flow that came meanwhile is not replaced, and of
+// one whose document changes it is said that nothing was compared.
+func TestPreflightOfADocumentThatChanges(t *testing.T) {
+	broker := startBroker(t)
+	d, _ := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	ordersIn(t, broker.Addr(), 1, 0, 20, order)
+	version(t, d, 'p', "1.0.0")
+	dry := &api.PutFlow{Document: versionsFlow, DryRun: true, Preflight: 100, New: true}
+	planned, err := d.PutFlow(t.Context(), dry)
+	if err != nil || len(planned.Stages) != 1 || planned.Stages[0].Preflight.First == nil || planned.Stages[0].Preflight.First.Passed != 20 {
+		t.Fatalf("%+v, %v", planned, err)
+	}
+	other := strings.Replace(versionsFlow, "kafka://main/out", "kafka://main/else", 1)
+	mustPut(t, d, &api.PutFlow{Document: other})
+	for _, dryRun := range []bool{true, false} {
+		_, err := d.PutFlow(t.Context(), &api.PutFlow{Document: versionsFlow, DryRun: dryRun, New: true})
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Code != api.CodeConflict || !strings.Contains(e.Detail, "there is a flow default/orders already") {
+			t.Errorf("a new flow in place of one that is there: %v", err)
+		}
+	}
+	version(t, d, 'r', "1.1.0")
+	dry.New, dry.Document = false, other
+	if planned, err = d.PutFlow(t.Context(), dry); err != nil || len(planned.Stages) != 1 || planned.Stages[0].Preflight.Records != 20 {
+		t.Errorf("the same document: %+v, %v", planned, err)
+	}
+	dry.Document = versionsFlow
+	if planned, err = d.PutFlow(t.Context(), dry); err != nil || len(planned.Stages) != 1 || planned.Stages[0].Preflight.Skipped != "the flow's document changes with it" {
+		t.Errorf("another document: %+v, %v", planned, err)
+	}
+	if want := "stage v: plugin 1.0.0 sha256:"; !strings.Contains(strings.Join(planned.Changes, "\n"), want) {
+		t.Errorf("the plan does not tell of the new digest: %q", planned.Changes)
+	}
+}

@@ -2,15 +2,19 @@ package daemon
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/runtime/record"
 )
 
 // rejecting answers 400 to bodies that begin with no.
@@ -279,4 +283,114 @@ func TestReplayThroughAnotherPlugin(t *testing.T) {
 	}
 	feed(t, cl, "orders", "k", "no order 4")
 	queued(t, d, "push", 1)
+}
+
+// A large queue goes in commands of bounded size; one that is interrupted leaves
+// the flow paused and its receipt right.
+func TestLargeQueuesAreDeletedInParts(t *testing.T) {
+	broker := startBroker(t)
+	p := startPartner(t, rejecting)
+	d, _ := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	mustPut(t, d, &api.PutFlow{Document: pushing(p, "", "")})
+	cl := kafkaClient(t, broker.Addr())
+	feed(t, cl, "in", "k", `{"no":0}`)
+	queued(t, d, "push", 1)
+	e := failures(t, d, api.FailureFilter{}).Entries[0]
+	e.Input.Partition = 0
+	id := flowID(t, d)
+	const n = 2*state.MaxExpire + 100
+	var imported []state.ImportEntry
+	for i := range int64(n) {
+		x := *e
+		x.Input.Path = record.Path(binary.BigEndian.AppendUint16(nil, uint16(i+1)))
+		imported = append(imported, state.ImportEntry{Entry: &x})
+	}
+	res, err := d.queueOp(t.Context(), &state.QueueImport{Flow: id, Entries: imported})
+	if err != nil || res.Done != n {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	first := endsWhen{t.Context(), func() bool {
+		q, err := d.store.QueueStats(id)
+		if err != nil {
+			t.Error(err)
+		}
+		return q.Entries <= n+1-state.MaxExpire
+	}}
+	err = d.DeleteFlow(first, "default", "push", true)
+	if err == nil || !strings.Contains(err.Error(), "flow default/push is not deleted yet, and 1000 of its entries are gone") {
+		t.Errorf("interrupted: %v", err)
+	}
+	f := status(t, d, "push")
+	if f.State != api.StatePaused || f.Reason != "it is being deleted" || f.Queue.Entries != n+1-state.MaxExpire {
+		t.Errorf("%s %s, queue %+v", f.State, f.Reason, f.Queue)
+	}
+	if a := accounted(t, d, "push"); a.Dropped[state.DroppedQueue] != state.MaxExpire {
+		t.Errorf("receipt %+v", a)
+	}
+	if err := d.DeleteFlow(t.Context(), "default", "push", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.findFlow("default", "push"); err == nil {
+		t.Error("the flow is still there")
+	}
+	if kept, computed, err := d.store.VerifyHash(); err != nil || kept != computed {
+		t.Errorf("hash %x, computed %x, %v", kept, computed, err)
+	}
+}
+
+// endsWhen is a context that has ended as soon as ended says so.
+type endsWhen struct {
+	context.Context
+	ended func() bool
+}
+
+func (c endsWhen) Err() error {
+	if c.ended() {
+		return context.Canceled
+	}
+	return c.Context.Err()
+}
+
+// Entries are read in pages of bounded size, and dropped by as many commands.
+func TestLargeEntriesAreSelectedInSmallPages(t *testing.T) {
+	broker := startBroker(t)
+	p := startPartner(t, rejecting)
+	d, _ := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	mustPut(t, d, &api.PutFlow{Document: pushing(p, "", "")})
+	cl := kafkaClient(t, broker.Addr())
+	const n = 24
+	for i := range n {
+		feed(t, cl, "in", fmt.Sprint("k", i), `{"no":"`+strings.Repeat("x", 900_000)+`"}`)
+	}
+	queued(t, d, "push", n)
+	f, err := d.findFlow("default", "push")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seqs []uint64
+	pages := func(sel *api.Selection) (most, all int) {
+		if err := d.selected(f, sel, func(page []*record.Entry) error {
+			most, all = max(most, len(page)), all+len(page)
+			for _, e := range page {
+				seqs = append(seqs, e.Seq)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return most, all
+	}
+	if most, all := pages(&api.Selection{All: true}); most > 10 || all != n {
+		t.Errorf("%d entries of 0.9 MB, up to %d at once", all, most)
+	}
+	if most, all := pages(&api.Selection{Seqs: slices.Clone(seqs)}); most > 10 || all != n {
+		t.Errorf("%d entries of 0.9 MB by number, up to %d at once", all, most)
+	}
+	rep, err := d.DropFailures(t.Context(), &api.DropFailures{Project: "default", Name: "push", Selection: api.Selection{All: true}})
+	if err != nil || rep.Dropped != n {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	queued(t, d, "push", 0)
 }

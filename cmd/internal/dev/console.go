@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -47,12 +48,26 @@ func (c *console) say(format string, args ...any) {
 	fmt.Fprintf(c.err, format+"\n", args...)
 }
 
-// Write lets compilers and tests speak.
+// Write lets compilers and tests speak, in whole lines and without what moves
+// or paints a terminal.
 func (c *console) Write(b []byte) (int, error) {
+	lines := strings.Split(colour.ReplaceAllString(string(b), ""), "\n")
+	for i, l := range lines {
+		parts := strings.Split(strings.TrimSuffix(l, "\r"), "\t")
+		for j := range parts {
+			parts[j] = cli.Safe(parts[j])
+		}
+		lines[i] = strings.Join(parts, "\t")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err.Write(b)
+	if _, err := io.WriteString(c.err, strings.Join(lines, "\n")); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
+
+var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // bounded writes a line of a kind, unless there were too many in this second.
 // line is called only if it is shown.
@@ -103,8 +118,8 @@ func (c *console) run(ctx context.Context) {
 	}
 }
 
-// logHandler shows what the node logs: the lines of guests under their plugin,
-// and warnings of its own.
+// logHandler shows what the node logs: the lines of guests under their plugin
+// and, where they are about one, their record, and warnings of its own.
 type logHandler struct {
 	c      *console
 	level  slog.Level // of the node's own messages
@@ -121,15 +136,20 @@ func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool {
 
 func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == guestLog {
-		line := ""
+		line, of := "", ""
 		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "line" {
+			switch a.Key {
+			case "line":
 				line = a.Value.String()
+			case "record":
+				// As place names it.
+				_, of, _ = strings.Cut(a.Value.String(), "/")
+				of = " " + cli.Safe(strings.TrimPrefix(of, "0/"))
 			}
 			return true
 		})
 		h.c.bounded(kindLog, h.c.err, func() string {
-			return fmt.Sprintf("%s %s: %s", h.c.paint.dim("log"), cli.Safe(h.plugin), h.levelled(r.Level, cli.Safe(line)))
+			return fmt.Sprintf("%s %s%s: %s", h.c.paint.dim("log"), cli.Safe(h.plugin), of, h.levelled(r.Level, cli.Safe(line)))
 		})
 		return nil
 	}

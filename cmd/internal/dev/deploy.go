@@ -62,17 +62,26 @@ func (s *session) deploy(ctx context.Context, l *layout, saved time.Time) error 
 		return err
 	}
 	s.feed.f.hurry()
+	s.superseded()
+	ctx, s.superseded = context.WithCancel(ctx)
 	s.wait.Go(func() {
 		defer forget()
-		select {
-		case <-ctx.Done():
-		case <-first:
-			if timed {
-				s.console.say("%s", s.console.paint.green(fmt.Sprintf("first record through %s %s after the save", cli.Digest(p.Digest), seconds(time.Since(saved)))))
-			}
+		if s.firstRecord(ctx, first) && timed {
+			s.console.say("%s", s.console.paint.green(fmt.Sprintf("first record through %s %s after the save", cli.Digest(p.Digest), seconds(time.Since(saved)))))
 		}
 	})
 	return nil
+}
+
+// firstRecord waits for the first record of a version. false: there is a newer
+// one, or the session ends.
+func (s *session) firstRecord(ctx context.Context, first <-chan struct{}) bool {
+	select {
+	case <-first:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // sameFlow reports whether two layouts differ in the bytes of plugins at most.

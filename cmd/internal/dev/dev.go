@@ -93,6 +93,8 @@ type session struct {
 	layout *layout // that runs; nil: none yet
 	module *Module // as it was built last; nil: the last build failed
 	feed   feeding
+	// superseded ends the wait for the first record of the version that runs.
+	superseded context.CancelFunc
 	// wait is for those who wait for first records; they end with the session.
 	wait sync.WaitGroup
 }
@@ -114,7 +116,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	cfg = cfg.defaults()
 	c := &console{out: cfg.Stdout, err: cfg.Stderr, paint: paint(cfg.Colour), now: time.Now}
-	s := &session{cfg: cfg, console: c, observe: newObserver(c)}
+	s := &session{cfg: cfg, console: c, observe: newObserver(c), superseded: func() {}}
 	c.say("development node, no TLS, no tokens")
 	if s.folder, err = openFolder(cfg.Project.Folder(), cfg.Ephemeral); err != nil {
 		return err

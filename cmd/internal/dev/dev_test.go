@@ -192,13 +192,13 @@ func (r *running) end() {
 		if err != nil {
 			r.t.Errorf("ended with %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("it does not end")
 	}
 }
 
 // patience is how long a test waits for what it must see.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func poll(t *testing.T, what string, cond func() bool) {
 	t.Helper()

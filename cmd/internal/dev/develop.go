@@ -3,6 +3,7 @@ package dev
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -76,7 +77,7 @@ func needsBuild(files []string) bool {
 // ended. What is wrong is shown.
 func (s *session) round(session, ctx context.Context, change save, first bool) {
 	if len(change.files) > 0 {
-		s.console.say("%s", s.console.paint.dim("saved "+cli.Shorten(strings.Join(change.files, ", "), 100)))
+		s.console.say("%s", s.console.paint.dim("saved "+cli.Shorten(cli.Safe(strings.Join(change.files, ", ")), 100)))
 	}
 	err := s.forward(session, ctx, change, first)
 	switch {
@@ -97,7 +98,7 @@ func (s *session) forward(session, ctx context.Context, change save, first bool)
 	} else if err := s.test(ctx, 0); err != nil {
 		return err
 	}
-	l, err := s.plan()
+	l, err := s.plan(ctx)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func (s *session) fault(err error, then string) {
 
 // plan finds the flow that is to run: the file that was named, the one of the
 // project's folder, else one around the plugin.
-func (s *session) plan() (*layout, error) {
+func (s *session) plan(ctx context.Context) (*layout, error) {
 	broker := s.node.broker.Addr()
 	path := s.cfg.Flow
 	if path == "" {
@@ -170,9 +171,25 @@ func (s *session) plan() (*layout, error) {
 		}
 	}
 	if path == "" {
-		return generated(s.module.Name, relative(s.cfg.Project.Folder(), s.module.Path), broker), nil
+		return s.ownFlow(ctx, broker)
 	}
 	return written(path, broker, s.cfg.Getenv)
+}
+
+// ownFlow is the flow around the plugin, named like it. A flow of that name which
+// was deployed or applied here is left alone: the name then gets a suffix.
+func (s *session) ownFlow(ctx context.Context, broker string) (*layout, error) {
+	l := generated(s.module.Name, relative(s.cfg.Project.Folder(), s.module.Path), broker, "")
+	f, err := s.node.Flow(ctx, l.project, l.name)
+	if err != nil && cli.AsError(err).Code != api.CodeNotFound {
+		return nil, err
+	}
+	if err != nil || f.Labels[generatedLabel] == generatedBy {
+		return l, nil
+	}
+	other := generated(s.module.Name, relative(s.cfg.Project.Folder(), s.module.Path), broker, otherSuffix)
+	other.notes = append(other.notes, fmt.Sprintf("flow %s was deployed here and is left alone: the version that you write runs in flow %s", l.name, other.name))
+	return other, nil
 }
 
 // seconds is a time as people compare it.

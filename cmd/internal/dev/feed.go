@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/millrace-io/millrace/cmd/internal/cli"
 	"github.com/millrace-io/millrace/runtime/connector/kafka"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -45,10 +46,17 @@ func (f *feeder) hurry() {
 	}
 }
 
-// files are those that are fed, sorted.
+// files are those that are fed, sorted. What is no file, as a pipe that nobody
+// writes to, is none.
 func (f *feeder) files() []string {
-	files, _ := filepath.Glob(filepath.Join(f.dir, "*.ndjson")) // the pattern is valid
-	slices.Sort(files)
+	entries, _ := os.ReadDir(f.dir) // there need be none
+	var files []string
+	for _, e := range entries {
+		path := filepath.Join(f.dir, e.Name())
+		if info, err := os.Stat(path); filepath.Ext(path) == ".ndjson" && err == nil && info.Mode().IsRegular() {
+			files = append(files, path)
+		}
+	}
 	return files
 }
 
@@ -81,7 +89,7 @@ func (f *feeder) run(ctx context.Context) {
 			})
 			if err != nil && err.Error() != said {
 				said = err.Error()
-				f.say("feed: %v", err)
+				f.say("feed: %s", cli.Safe(err.Error()))
 			}
 		}
 		if !sent && !next() {
@@ -114,7 +122,7 @@ func (f *feeder) file(path string, each func(line []byte) bool) error {
 func (f *feeder) send(ctx context.Context, value []byte) {
 	f.sink.Deliver(ctx, []record.Record{{Value: value, Timestamp: time.Now().UnixMilli(), To: -1}}, func(_ int, err error) {
 		if err != nil && ctx.Err() == nil {
-			f.say("feed: %v", err)
+			f.say("feed: %s", cli.Safe(err.Error()))
 		}
 	})
 }

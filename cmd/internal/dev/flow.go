@@ -20,6 +20,7 @@ const (
 	sinkTopic      = "out"
 	generatedLabel = "made-by"
 	generatedBy    = "flowctl-dev"
+	otherSuffix    = "-dev" // of its name where that is taken
 )
 
 // layout is the flow that is run, and what it needs.
@@ -43,12 +44,14 @@ type layout struct {
 
 func (l *layout) fullName() string { return l.project + "/" + l.name }
 
-// generated is the flow around one plugin: topic in, the plugin, topic out.
-func generated(plugin, path, broker string) *layout {
+// generated is the flow around one plugin: topic in, the plugin, topic out. It
+// is named like the plugin, with a suffix.
+func generated(plugin, path, broker, suffix string) *layout {
 	_, name, ok := strings.Cut(plugin, "/")
 	if !ok {
 		name = plugin
 	}
+	name += suffix
 	return &layout{
 		project: flow.DefaultProject, name: name, file: "flow.yaml", paths: []string{path}, feed: sourceTopic, alone: true,
 		text: fmt.Sprintf("flow: v1\nname: %s\nlabels: { %s: %s }\nsource: kafka://%s/%s\nstages:\n  - map: %s\n  - push: kafka://%s/%s\n",

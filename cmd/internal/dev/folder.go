@@ -34,6 +34,12 @@ type folder struct {
 	written   []string // addresses
 }
 
+// NodeCache is where the development node of a project keeps its compiled
+// plugins, unless its state is temporary.
+func NodeCache(project string) string {
+	return filepath.Join(project, stateDir, dataDir, "node", "cache", "wazero")
+}
+
 // openFolder takes the folder of a project for this process. With temporary
 // the data goes to a folder that is removed by close.
 func openFolder(project string, temporary bool) (_ *folder, err error) {

@@ -142,6 +142,12 @@ func TestWatch(t *testing.T) {
 	}
 	f.write(t, "src/stage", "n")
 	saved("src/stage")
+	// A module of the author's that is called like a folder of a toolchain.
+	if err := os.MkdirAll(filepath.Join(f.dir, "src", "target"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "src/target/part", "1")
+	saved("src/target/part")
 
 	// An editor that writes beside the file and renames.
 	f.write(t, "src/stage.swp", "x")
@@ -232,6 +238,27 @@ func TestFeed(t *testing.T) {
 	f.write(t, "testdata/long.ndjson", strings.Repeat("x", maxLine+1))
 	if err := feed.file(filepath.Join(f.dir, "testdata", "long.ndjson"), func([]byte) bool { return true }); err == nil || !strings.Contains(err.Error(), "longer than 1 MiB") {
 		t.Errorf("a long line: %v", err)
+	}
+}
+
+// TestFeedOfOddFolders: a folder may be called like a pattern, and what is no
+// file is not waited for.
+func TestFeedOfOddFolders(t *testing.T) {
+	f := &feeder{dir: filepath.Join(t.TempDir(), "[work", "*")}
+	if got := f.files(); len(got) != 0 {
+		t.Errorf("no folder: got %v", got)
+	}
+	if err := os.MkdirAll(filepath.Join(f.dir, "folder.ndjson"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{filepath.Join(f.dir, "a.ndjson"), filepath.Join(f.dir, "b.ndjson")}
+	for _, path := range append(want, filepath.Join(f.dir, "c.json")) {
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := f.files(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

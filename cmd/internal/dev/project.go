@@ -60,6 +60,7 @@ type Authors struct {
 	// one.
 	LoadFlow func(plugtest.FlowRequest) (*plugtest.Flow, error)
 	// CacheDir keeps the plugins that were compiled for tests; empty: none.
+	// With that of NodeCache they are not compiled again for the node.
 	CacheDir string
 }
 
@@ -78,7 +79,15 @@ func (a *Authors) Build(ctx context.Context, log io.Writer) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Module{Path: a.P.WasmPath(), Name: b.Manifest.Name, Wasm: b.Wasm}, nil
+	// What is tested is what is deployed, and compiled once for both.
+	wasm, err := developed(b.Wasm)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(a.Output, wasm, 0o644); err != nil {
+		return nil, err
+	}
+	return &Module{Path: a.P.WasmPath(), Name: b.Manifest.Name, Wasm: wasm}, nil
 }
 
 // CodeTests is the code of the error of tests that failed.

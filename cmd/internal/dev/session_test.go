@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 )
 
@@ -32,6 +33,31 @@ func TestNextSession(t *testing.T) {
 	r.next(&r.err, "flow mask is paused")
 	r.next(&r.err, "cover@1.2.0-dev")
 	r.next(&r.out, "0  {id:1} - note")
+	r.end()
+}
+
+// TestNameTaken: a flow of the plugin's name that was deployed on the development
+// node is left alone.
+func TestNameTaken(t *testing.T) {
+	f := newFake(t)
+	f.write(t, "src/stage", "!") // nothing to deploy yet
+	r := start(t, Config{Project: f})
+	r.next(&r.err, "nothing runs yet")
+	node := api.NewClient("http://" + firstLine(t, filepath.Join(f.dir, stateDir, nodeFile)))
+	kafka := "kafka://" + firstLine(t, filepath.Join(f.dir, stateDir, brokerFile))
+	if _, err := node.PutFlow(t.Context(), &api.PutFlow{File: "flow.yaml", Document: "flow: v1\nname: mask\nsource: " + kafka + "/in\nstages:\n  - push: " + kafka + "/out\n"}); err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "src/stage", "n")
+	r.next(&r.err, "flow mask was deployed here and is left alone: the version that you write runs in flow mask-dev")
+	r.next(&r.err, "runs in flow mask-dev")
+	r.next(&r.out, "0  {id:1} - note")
+	f.write(t, "src/stage", "p")
+	r.next(&r.err, "runs in flow mask-dev")
+	flow, err := node.Flow(t.Context(), "default", "mask")
+	if err != nil || flow.Revision != 1 || flow.State == api.StatePaused {
+		t.Errorf("got %+v, %v", flow, err)
+	}
 	r.end()
 }
 

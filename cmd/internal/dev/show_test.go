@@ -257,11 +257,25 @@ func TestLogs(t *testing.T) {
 	c := &console{out: io.Discard, err: &out, now: time.Now}
 	log := slog.New(&logHandler{c: c, level: slog.LevelWarn}).With("flow", "default/mask")
 	log.With("stage", "map1", "plugin", "mask@1.0.0-dev").Info(guestLog, "line", "saw\x1b 7")
-	log.With("plugin", "mask@1.0.0-dev").Warn(guestLog, "line", "odd")
+	log.With("plugin", "mask@1.0.0-dev").Warn(guestLog, "line", "odd", "record", "in/0/7#1")
+	log.With("plugin", "mask@1.0.0-dev").Info(guestLog, "line", "far", "record", "in/2/7")
 	log.Info("nobody wants to know")
 	log.Warn("flow paused", "reason", "x")
-	want := "log mask: saw\\x1b 7\nlog mask: warning: odd\nnode: warning: flow paused flow=default/mask reason=x\n"
+	want := "log mask: saw\\x1b 7\nlog mask 7#1: warning: odd\nlog mask 2/7: far\nnode: warning: flow paused flow=default/mask reason=x\n"
 	if got := out.String(); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// TestWords: what compilers say does not move or paint the terminal.
+func TestWords(t *testing.T) {
+	var out strings.Builder
+	c := &console{out: io.Discard, err: &out, now: time.Now}
+	words := "\x1b[1m\x1b[91merror\x1b[0m: a\tb \u2514\r\n\x1b]0;title\a\x1b[2J\n"
+	if n, err := c.Write([]byte(words)); n != len(words) || err != nil {
+		t.Errorf("wrote %d of %d, %v", n, len(words), err)
+	}
+	if got, want := out.String(), "error: a\tb \u2514\n\\x1b]0;title\\a\\x1b[2J\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -46,6 +46,27 @@ func env(path string) []string {
 
 var firstAfter = regexp.MustCompile(`first record through [0-9a-f]{8} (\S+) after the save`)
 
+var runsInFlow = regexp.MustCompile(`\(([0-9a-f]{8})\) runs in flow`)
+
+// compiled counts the plugins of a cache.
+func compiled(t *testing.T, dir string) (n int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Size() > 10_000 { // less is the sandbox's own
+			n++
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // TestAuthors: a new project in a language, from the first build over a change
 // that a record is seen to go through, and an error that the compiler finds.
 func TestAuthors(t *testing.T) {
@@ -98,8 +119,8 @@ func TestAuthors(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := start(t, Config{Project: &Authors{P: p, Env: environ, Output: filepath.Join(t.TempDir(), "mask.wasm"), Sandbox: rt}, Rate: 20})
-			r.patience = time.Minute
+			r := start(t, Config{Project: &Authors{P: p, Env: environ, Output: filepath.Join(t.TempDir(), "mask.wasm"), Sandbox: rt, CacheDir: NodeCache(p.Dir)}, Rate: 20})
+			r.patience = 3 * time.Minute
 			r.next(&r.err, "2 tests passed")
 			r.next(&r.err, "mask@0.1.0-dev")
 			r.next(&r.out, `{id:1} + source "shop"`)
@@ -129,6 +150,13 @@ func TestAuthors(t *testing.T) {
 			r.end()
 			if _, err := os.Stat(p.WasmPath()); !os.IsNotExist(err) {
 				t.Errorf("the author's own build is touched: %v", err)
+			}
+			versions := map[string]bool{}
+			for _, m := range runsInFlow.FindAllStringSubmatch(r.err.text(), -1) {
+				versions[m[1]] = true
+			}
+			if n := compiled(t, NodeCache(p.Dir)); n != len(versions) {
+				t.Errorf("%d versions were compiled %d times", len(versions), n)
 			}
 		})
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/millrace-io/millrace/cmd/internal/cli"
 )
 
 // quiet is how long nothing must happen before a change counts as saved:
@@ -114,13 +116,17 @@ func (w *watcher) addAll(files map[string]stamp) error {
 // of another name may become a source.
 var made = []string{"build", "target", "node_modules", ".git", stateDir}
 
+// ambiguous are those of them that may be the author's below the project's
+// folder.
+var ambiguous = []string{"build", "target"}
+
 // addNew watches a folder that has just come, with those in it.
 func (w *watcher) addNew(path string) {
 	_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil || !d.IsDir():
 			return nil // gone again, or a file
-		case slices.Contains(made, d.Name()):
+		case slices.Contains(made, d.Name()) && (filepath.Dir(path) == w.dir || !slices.Contains(ambiguous, d.Name())):
 			return filepath.SkipDir
 		}
 		_ = w.fs.Add(path) // it may be gone again
@@ -158,7 +164,7 @@ func (w *watcher) run(ctx context.Context, say func(string, ...any)) {
 				return
 			}
 			// Events were lost: look at everything.
-			say("watch: %v", err)
+			say("watch: %s", cli.Safe(err.Error()))
 			settle.Reset(quiet)
 		case <-settle.C:
 			if first.IsZero() {
@@ -176,11 +182,11 @@ func (w *watcher) run(ctx context.Context, say func(string, ...any)) {
 func (w *watcher) changed(say func(string, ...any)) []string {
 	now, err := w.look()
 	if err != nil {
-		say("watch: %v", err)
+		say("watch: %s", cli.Safe(err.Error()))
 		return nil
 	}
 	if err := w.addAll(now); err != nil {
-		say("watch: %v", err)
+		say("watch: %s", cli.Safe(err.Error()))
 	}
 	var files []string
 	for path, s := range now {

@@ -124,7 +124,7 @@ func (n npm) stranger(t *testing.T, project, packed string) {
 			t.Errorf("the package has %s", name)
 		}
 	}
-	fresh(t, project, `{"name":"stranger","private":true,"scripts":{"build":"asc assembly/index.ts -o stranger.wasm `+asFlags+`","simple":"asc assembly/index.ts -o simple.wasm `+strings.Replace(asFlags, "--enable simd ", "", 1)+`"}}`)
+	fresh(t, project, `{"name":"stranger","private":true,"scripts":{"build":"asc assembly/index.ts -o stranger.wasm `+asFlags+`","simple":"asc assembly/index.ts -o simple.wasm `+strings.Replace(asFlags, "--enable simd ", "", 1)+`","none":"asc assembly/none.ts -o none.wasm `+asFlags+`"}}`)
 	write(t, filepath.Join(project, "assembly", "index.ts"), `import { Answer, Out, Record, stage } from "@millrace/pdk";
 
 export * from "@millrace/pdk/assembly/exports";
@@ -135,10 +135,18 @@ function shout(r: Record, out: Out): Answer {
 
 stage(shout);
 `)
-	for _, script := range []string{"build", "simple"} {
+	// What forgets its stage does not start, and says so.
+	write(t, filepath.Join(project, "assembly", "none.ts"), `import "@millrace/pdk";
+export * from "@millrace/pdk/assembly/exports";
+`)
+	for _, script := range []string{"build", "simple", "none"} {
 		if out, err := n.run(t, project, "run", script); err != nil || strings.Contains(out, "WARNING") {
 			t.Fatalf("npm run %s: %v\n%s", script, err, out)
 		}
+	}
+	rt := newRuntime(t)
+	if _, err := tryOpen(t, rt, readWasm(t, wasmOf(t, filepath.Join(project, "none.wasm"))), sandbox.StageConfig{}); err == nil || !strings.Contains(err.Error(), "the plugin has no stage: call stage(f)") {
+		t.Errorf("without a stage: %v", err)
 	}
 	for _, name := range []string{"stranger.wasm", "simple.wasm"} {
 		s := newStage(t, newRuntime(t), wasmOf(t, filepath.Join(project, name)), sandbox.StageConfig{})
@@ -180,7 +188,7 @@ func (n npm) guide(t *testing.T, project string) {
 func (n npm) unitTests(t *testing.T, project string) {
 	for from, want := range map[string]string{
 		"pdk/assemblyscript/examples/order_stage_as": "4 passed, 0 failed",
-		"examples/mapping":                           "7 passed, 0 failed",
+		"examples/mapping":                           "8 passed, 0 failed",
 	} {
 		fresh(t, project, `{"name":"project","private":true,"scripts":{"test":"millrace-as-test"}}`)
 		if err := os.CopyFS(filepath.Join(project, "assembly"), os.DirFS(filepath.Join(repo, from, "assembly"))); err != nil {
@@ -192,12 +200,17 @@ func (n npm) unitTests(t *testing.T, project string) {
 	}
 	fresh(t, project, `{"name":"project","private":true,"scripts":{"test":"millrace-as-test"}}`)
 	write(t, filepath.Join(project, "assembly", "__tests__", "wrong.ts"), `import { equal, stopsWith, test } from "@millrace/pdk/assembly/testing";
+import { log } from "@millrace/pdk";
 test("wrong", () => equal("a", "b"));
 test("right", () => equal(1, 1));
 stopsWith("returns", "x", () => {});
+test("traps", () => {
+  log.info("noise");
+  load<u8>(0xfffffff0);
+});
 `)
 	out, err := n.run(t, project, "test")
-	for _, want := range []string{"FAIL wrong", `got "a"`, `want "b"`, "ok   right", "FAIL returns", "1 passed, 2 failed"} {
+	for _, want := range []string{"FAIL wrong", `got "a"`, `want "b"`, "ok   right", "FAIL returns", "FAIL traps", "     info: noise", "     memory access out of bounds", "1 passed, 3 failed"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("npm test lacks %q:\n%s", want, out)
 		}

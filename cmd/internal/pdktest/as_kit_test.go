@@ -64,6 +64,8 @@ func TestASOutcomes(t *testing.T) {
 		{act("index", "abc"), []string{"trap: ", "~lib/@millrace/pdk/assembly/view.ts:", ": byte 3 of a view of 3 bytes"}},
 		{act("null", "abc"), []string{"trap: ", "assembly/index.ts:", ": Unexpected 'null'"}},
 		{act("given up", ""), []string{"trap: ", "this record was given up"}},
+		{act("twice", ""), []string{"trap: ", "this record was given up"}},
+		{act("again", "v"), []string{`emit "v" output=0 key="again" time=5 to=-1 headers=1`}},
 		{act("unanswered", ""), []string{"rejected (1): the stage returned without an answer to this record"}},
 		{act("audit", "v"), []string{`emit "v"`, `emit "v" output=1 key="audited" time=5 to=-1 headers=2`, `emit "late" output=2 key="" time=1700000000000 to=3 headers=0`}},
 		{act("tombstone", "v"), []string{"emit null"}},
@@ -75,6 +77,7 @@ func TestASOutcomes(t *testing.T) {
 		{act("rewrite", ` { "remove" : 2 , "keep" : [ 1 ] , "re\u006dove" : 3, "set":4 } `), []string{`emit "{\"keep\":[ 1 ],\"set\":[1,2]}"`}},
 		{act("rewrite", ` { } `), []string{`emit "{}"`}},
 		{act("rewrite", `{"set":1,"b"}`), []string{"rejected (1): no ':' behind a key at byte 12"}},
+		{act("rewrite", `{"splice":1}`), []string{"rejected (1): splice from 1 to 0 of a value of 1 bytes"}},
 		{act("garbage", ""), []string{`emit "1400"`}},
 		{act("nonsense", ""), []string{"rejected (2): do: nonsense is unknown"}},
 	}

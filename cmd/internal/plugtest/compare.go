@@ -1,6 +1,7 @@
 package plugtest
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -186,17 +187,30 @@ func (c *comparison) headers(at flow.Pos, path string, want, got []record.Header
 		}
 	}
 	for _, name := range names {
-		c.text(at, path+"."+name, headerValues(want, name), headerValues(got, name))
+		if a, b := headerValues(want, name), headerValues(got, name); !slices.EqualFunc(a, b, bytes.Equal) {
+			c.differ(at, path+"."+name, headerLine(a), headerLine(b))
+		}
 	}
 }
 
-// headerValues are the values of a header in a line; "" if it is not there.
-func headerValues(hs []record.Header, name string) string {
-	var out []string
+// headerValues are the values of a header; none if it is not there.
+func headerValues(hs []record.Header, name string) (out [][]byte) {
 	for _, h := range hs {
 		if h.Key == name && h.Value != nil {
-			out = append(out, shown(h.Value))
+			out = append(out, h.Value)
 		}
+	}
+	return out
+}
+
+// headerLine shows the values of a header; "" if it is not there.
+func headerLine(values [][]byte) string {
+	if len(values) == 1 {
+		return shown(values[0])
+	}
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = strconv.Quote(shown(v))
 	}
 	return strings.Join(out, ", ")
 }

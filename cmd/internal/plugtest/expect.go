@@ -253,7 +253,9 @@ func (r *reader) answers(c *testCase, v *flow.Value) {
 	for _, f := range v.Fields {
 		c.answers[f.Key] = []answer{}
 		for _, it := range list(f.Value) {
-			c.answers[f.Key] = append(c.answers[f.Key], r.answer(it))
+			a := r.answer(it)
+			a.at = it.Pos
+			c.answers[f.Key] = append(c.answers[f.Key], a)
 		}
 	}
 }

@@ -67,13 +67,15 @@ type testCase struct {
 	requests map[string][]*wantRequest
 	after    map[string][]*wantRecord
 	// keys are the places of the keys of requests and after, as requests.ID.
-	keys     map[string]flow.Pos
+	keys map[string]flow.Pos
+	// logs are parts of lines, in order; empty: none is logged; nil: any.
 	logs     []wantLog
 	counters map[string]wantCounter
 }
 
 // answer is a partner's to one request, or to several.
 type answer struct {
+	at      flow.Pos
 	status  int
 	headers []record.Header
 	body    []byte
@@ -106,9 +108,13 @@ var (
 	ofFlow   = []string{"files", "vars", "env", "secrets", "plugins", "answers", "requests", "after"}
 )
 
+func linesOf(src []byte) []string {
+	return strings.Split(strings.ReplaceAll(string(src), "\r\n", "\n"), "\n")
+}
+
 // parse reads a test file.
 func parse(name, full string, src []byte) (*file, flow.Problems) {
-	f := &file{name: name, full: full, lines: strings.Split(strings.ReplaceAll(string(src), "\r\n", "\n"), "\n"), now: defaultNow}
+	f := &file{name: name, full: full, lines: linesOf(src), now: defaultNow}
 	r := &reader{flow.ReadValues(name, src), f}
 	switch {
 	case len(r.Problems) > 0:
@@ -217,6 +223,9 @@ func (r *reader) root(v *flow.Value) {
 		r.fail(cases, flow.CodeType, "write `- name: ...` for each", "cases is a list, not %s", cases.Kind)
 		return
 	}
+	if len(cases.Items) == 0 {
+		r.fail(cases, flow.CodeKeyMissing, "write `- name: ...` for each", "the file has no cases")
+	}
 	for _, c := range cases.Items {
 		r.testCase(c)
 	}
@@ -321,8 +330,11 @@ func (r *reader) testCase(v *flow.Value) {
 		r.expectations(c, e)
 	}
 	r.exchanges(c, v)
-	for _, l := range optional(v.Get("logs")) {
-		c.logs = append(c.logs, wantLog{l.Pos, r.text(l, "a line of log")})
+	if logs := v.Get("logs"); logs != nil {
+		c.logs = []wantLog{}
+		for _, l := range list(logs) {
+			c.logs = append(c.logs, wantLog{l.Pos, r.text(l, "a line of log")})
+		}
 	}
 	if counters := v.Get("counters"); counters != nil && r.isMap(counters, "counters") {
 		c.counters = map[string]wantCounter{}
@@ -341,14 +353,6 @@ func (r *reader) isMap(v *flow.Value, what string) bool {
 		r.fail(v, flow.CodeType, "write "+what+": { NAME: VALUE }", "%s is a map, not %s", what, v.Kind)
 	}
 	return v.Kind == flow.MapValue
-}
-
-// optional is list for a value that may be nil.
-func optional(v *flow.Value) []*flow.Value {
-	if v == nil {
-		return nil
-	}
-	return list(v)
 }
 
 // maxGiven is how many records a case may have.

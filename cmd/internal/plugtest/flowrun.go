@@ -39,7 +39,7 @@ func (r *runner) flowTester(f *file) (func(*testCase) (*result, error), error) {
 		if err != nil {
 			return nil, r.runError(f, err)
 		}
-		return f.judgeFlow(c, in.Flow, events, paused, p.requests), nil
+		return f.judgeFlow(c, in.Flow, events, paused, p.requests, p.unasked()), nil
 	}, nil
 }
 
@@ -172,8 +172,9 @@ func (f *file) holdSecrets(in *Flow, values *flow.Values) {
 	}
 }
 
-// judgeFlow compares what came of a case with what it expects.
-func (f *file) judgeFlow(c *testCase, in *flow.Flow, events []daemon.TestEvent, paused string, requests map[string][]request) *result {
+// judgeFlow compares what came of a case with what it expects; unasked are the
+// answers that nobody asked for.
+func (f *file) judgeFlow(c *testCase, in *flow.Flow, events []daemon.TestEvent, paused string, requests map[string][]request, unasked []Finding) *result {
 	j := &judge{file: f, testCase: c, flow: true}
 	given := records(in, c.given)
 	j.given = given
@@ -182,9 +183,8 @@ func (f *file) judgeFlow(c *testCase, in *flow.Flow, events []daemon.TestEvent, 
 		var cmp comparison
 		cmp.requests(c.keys["requests."+id], "requests."+id, c.requests[id], requests[id])
 		if len(cmp.findings) > 0 {
-			j.replace(c.keys["requests."+id], id, requestNodes(c.requests[id], requests[id]))
+			j.add(cmp.findings, j.replace(c.keys["requests."+id], id, requestNodes(c.requests[id], requests[id])))
 		}
-		j.add(cmp.findings)
 	}
 	for _, id := range sortedKeys(c.after) {
 		gots := afterStage(in, events, id)
@@ -201,9 +201,11 @@ func (f *file) judgeFlow(c *testCase, in *flow.Flow, events []daemon.TestEvent, 
 			}
 		}
 		if len(cmp.findings) > 0 {
-			j.replace(c.keys["after."+id], id, afterNodes(c.after[id], gots))
+			j.add(cmp.findings, j.replace(c.keys["after."+id], id, afterNodes(c.after[id], gots)))
 		}
-		j.add(cmp.findings)
+	}
+	if paused == "" { // else they show what would have been
+		j.add(unasked, false)
 	}
 	return &j.result
 }

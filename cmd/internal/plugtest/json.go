@@ -23,7 +23,7 @@ func (c *comparison) payload(path string, w *payload, value []byte) {
 	}
 	if w.json && value != nil {
 		want, _ := document(w.bytes)
-		if got, ok := document(value); ok {
+		if got, ok := document(value); ok && uniqueKeys(value) {
 			c.json(w.at, path, want, got, true)
 			return
 		}
@@ -35,7 +35,7 @@ func (c *comparison) payload(path string, w *payload, value []byte) {
 func (c *comparison) has(path string, at flow.Pos, want, value []byte) {
 	w, _ := document(want)
 	g, ok := document(value)
-	if !ok {
+	if !ok || !uniqueKeys(value) {
 		c.differ(at, path, string(want), shown(value))
 		return
 	}

@@ -163,10 +163,12 @@ func recordNode(w *wantRecord, g *got, in *record.Record) fields {
 		}
 		out = append(out, field{name, text(g.output)})
 	}
-	if doc, ok := document(r.Value); ok && w.has != nil {
+	has := w.has != nil && uniqueKeys(r.Value)
+	if has {
+		doc, _ := document(r.Value)
 		out = append(out, field{"has", pick(w.has, doc)})
 	}
-	if w.has == nil || w.value != nil {
+	if !has || w.value != nil {
 		out = append(out, payloadField("value", r.Value))
 	}
 	if in != nil && !same(in.Key, r.Key) || w.key != nil {

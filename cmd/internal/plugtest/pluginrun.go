@@ -124,6 +124,9 @@ func (f *file) judgePlugin(c *testCase, gots [][]got, logs []string, counts map[
 	j := &judge{file: f, testCase: c}
 	j.expectations(gots)
 	var cmp comparison
+	if c.logs != nil && len(c.logs) == 0 && len(logs) > 0 {
+		cmp.differ(c.node.Field("logs").Pos, "logs", "", strings.Join(logs, "\n"))
+	}
 	rest := logs
 	for _, l := range c.logs {
 		i := slices.IndexFunc(rest, func(line string) bool { return strings.Contains(line, l.text) })
@@ -134,18 +137,17 @@ func (f *file) judgePlugin(c *testCase, gots [][]got, logs []string, counts map[
 		rest = rest[i+1:]
 	}
 	if len(cmp.findings) > 0 {
-		j.replaceKey("logs", logNode(logs))
+		j.add(cmp.findings, j.replaceKey("logs", logNode(logs)))
 	}
-	wrong := len(cmp.findings)
-	for name, w := range c.counters {
-		if counts[name] != w.value {
+	cmp.findings = nil
+	for _, name := range sortedKeys(c.counters) {
+		if w := c.counters[name]; counts[name] != w.value {
 			cmp.differ(w.at, "counters."+name, number(w.value), number(counts[name]))
 		}
 	}
-	if len(cmp.findings) > wrong {
-		j.replaceKey("counters", counterNode(c.counters, counts))
+	if len(cmp.findings) > 0 {
+		j.add(cmp.findings, j.replaceKey("counters", counterNode(c.counters, counts)))
 	}
-	j.add(cmp.findings)
 	return &j.result
 }
 

@@ -228,11 +228,14 @@ func (r *runner) file(f *file) error {
 		switch {
 		case len(res.findings) == 0:
 			r.report.Passed++
-		case r.Update && len(res.edits) > 0:
+		case r.Update && len(res.left) == 0:
 			edits = append(edits, res.edits...)
 			out.Outcome, out.Findings = Updated, nil
 			r.report.Updated++
 		default:
+			if r.Update {
+				edits, out.Findings = append(edits, res.edits...), res.left
+			}
 			out.Outcome = Fail
 			r.report.Failed++
 		}
@@ -252,6 +255,7 @@ func (r *runner) file(f *file) error {
 type result struct {
 	findings []Finding
 	edits    []edit
+	left     []Finding // those that no edit mends
 }
 
 // tester is what runs the cases of a file.

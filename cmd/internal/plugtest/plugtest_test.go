@@ -297,3 +297,105 @@ func TestPassIsByBytes(t *testing.T) {
 		t.Errorf("%+v", c.findings)
 	}
 }
+
+// TestPassesNothingWrong: cases that look as if they held.
+func TestPassesNothingWrong(t *testing.T) {
+	b := newBench(t)
+	b.write("flow.yaml", testdata(t, "flow.yaml"))
+	b.write("a.test.yaml", `test: v1
+plugin: ./faulty.wasm
+cases:
+  - name: one header is not two
+    given: { text: good, headers: [{ key: h, value: a }, { key: h, value: b }] }
+    expect: { emit: { headers: { h: "a, b" } } }
+  - name: a header without a value is one
+    given: { text: good, headers: { h: null } }
+    expect: { emit: { headers: { h: "" } } }
+  - name: a key that is there twice
+    given: { text: '{"a":1,"a":2}' }
+    expect: { emit: { value: { a: 2 } } }
+  - name: the same below
+    given: { text: '{"l":[{"a":1,"a":2}]}' }
+    expect: { emit: { has: { l: [{ a: 2 }] } } }
+  - name: nothing is logged
+    given: { text: log }
+    expect: pass
+    logs: []
+`)
+	b.write("b.test.yaml", `test: v1
+flow: ./flow.yaml
+secrets: { sign/key: made-up, oauth: made-up }
+env: { STAGE: test }
+cases:
+  - name: an answer that nobody asked for
+    given: { value: { n: 1 } }
+    answers: { deliver: [200, 503, { status: 500, times: 3 }], exception1: [200] }
+    expect: delivered
+`)
+	r, err := b.run(Options{}, "a.test.yaml", "b.test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.note(r)
+	if r.Passed != 0 {
+		t.Errorf("%d cases pass", r.Passed)
+	}
+	b.golden("wrong")
+}
+
+// TestUpdateSaysWhatItLeaves: a case of which only a part can be written is not
+// one that was updated.
+func TestUpdateSaysWhatItLeaves(t *testing.T) {
+	b := newBench(t)
+	b.write("flow.yaml", testdata(t, "flow.yaml"))
+	b.write("a.test.yaml", `test: v1
+flow: ./flow.yaml
+secrets: { sign/key: made-up, oauth: made-up }
+env: { STAGE: test }
+cases:
+  - name: half of it
+    given: { value: { n: 1 } }
+    answers: { deliver: [200] }
+    requests: { deliver: [{ method: PUT }] }
+    expect: dropped
+`)
+	r, err := b.run(Options{Update: true}, "a.test.yaml")
+	if err != nil || r.Updated != 0 || r.Failed != 1 || len(r.Cases[0].Findings) != 1 || r.Cases[0].Findings[0].Path != "requests.deliver[0].method" {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	if !strings.Contains(b.read("a.test.yaml"), "expect: { delivered: ") {
+		t.Errorf("what can be written was not:\n%s", b.read("a.test.yaml"))
+	}
+	b.write("b.test.yaml", `test: v1
+plugin: ./faulty.wasm
+cases:
+  - name: nothing is expected
+    given: { text: drop }
+  - expect: pass
+    name: the first key
+    given: { text: drop }
+  - { name: in one line, given: { text: good }, expect:
+        drop }
+`)
+	if r, err = b.run(Options{Update: true}, "b.test.yaml"); err != nil || r.Updated != 2 || r.Failed != 1 {
+		t.Errorf("%v: %+v", err, r)
+	}
+	if r, err = b.run(Options{}, "b.test.yaml"); err != nil || r.Passed != 2 || r.Cases[0].Name != "nothing is expected" || r.Cases[1].Name != "the first key" {
+		b.note(r)
+		t.Errorf("%v: %s%s", err, b.log.String(), b.read("b.test.yaml"))
+	}
+	// In place of fields of what is no JSON stands all of it.
+	b.write("c.test.yaml", "test: v1\nplugin: ./faulty.wasm\ncases:\n  - name: c\n    given: { text: no JSON }\n    expect: { emit: { has: { a: 1 } } }\n")
+	if r, err = b.run(Options{Update: true}, "c.test.yaml"); err != nil || r.Updated != 1 || !strings.Contains(b.read("c.test.yaml"), "    expect: pass\n") && !strings.Contains(b.read("c.test.yaml"), "no JSON } }") {
+		t.Errorf("%v: %s", err, b.read("c.test.yaml"))
+	}
+	// What somebody wrote while the cases ran is not lost.
+	f, problems := parse("b.test.yaml", filepath.Join(b.dir, "b.test.yaml"), []byte(b.read("b.test.yaml")))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	b.write("b.test.yaml", b.read("b.test.yaml")+"# mine\n")
+	if err := f.rewrite([]edit{{1, 1, []string{"test: v1 # changed"}}}); err == nil || !strings.HasSuffix(b.read("b.test.yaml"), "# mine\n") {
+		t.Errorf("%v: %s", err, b.read("b.test.yaml"))
+	}
+}

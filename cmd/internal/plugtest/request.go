@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/millrace-io/millrace/cmd/internal/cli"
 	"github.com/millrace-io/millrace/runtime/delivery/sign"
 	"github.com/millrace-io/millrace/runtime/delivery/verdict"
 	"github.com/millrace-io/millrace/runtime/record"
@@ -61,12 +62,13 @@ func requestOf(r *sign.Request) request {
 // partners answer the requests of a case. Safe for concurrent use.
 type partners struct {
 	mu       sync.Mutex
+	all      map[string][]answer  // as the case has them
 	answers  map[string][]answer  // guarded by mu; what is left
 	requests map[string][]request // guarded by mu
 }
 
 func newPartners(answers map[string][]answer) *partners {
-	p := &partners{answers: map[string][]answer{}, requests: map[string][]request{}}
+	p := &partners{all: answers, answers: map[string][]answer{}, requests: map[string][]request{}}
 	for id, list := range answers {
 		for _, a := range list {
 			for range a.times {
@@ -95,6 +97,22 @@ func (p *partners) answer(tells map[string]bool) func(id string, r *sign.Request
 		p.answers[id] = left[1:]
 		return left[0].give(r)
 	}
+}
+
+// unasked tells of the answers that were not given once.
+func (p *partners) unasked() (out []Finding) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range sortedKeys(p.all) {
+		first := 0 // the request that gets the answer
+		for i, a := range p.all[id] {
+			if made := len(p.requests[id]); made <= first {
+				out = append(out, Finding{Line: a.at.Line, Path: fmt.Sprintf("answers.%s[%d]", id, i), Message: "nobody asked for this answer", Got: cli.Plural(made, "request")})
+			}
+			first += a.times
+		}
+	}
+	return out
 }
 
 func (a *answer) give(r *sign.Request) (*verdict.Response, error) {

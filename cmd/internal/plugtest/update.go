@@ -1,8 +1,11 @@
 package plugtest
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -27,7 +30,13 @@ type judge struct {
 	flow     bool
 }
 
-func (j *judge) add(findings []Finding) { j.findings = append(j.findings, findings...) }
+// add adds findings; written says whether an edit mends them.
+func (j *judge) add(findings []Finding, written bool) {
+	j.findings = append(j.findings, findings...)
+	if !written {
+		j.left = append(j.left, findings...)
+	}
+}
 
 // expectations compares the outcomes of each given record.
 func (j *judge) expectations(gots [][]got) {
@@ -37,12 +46,11 @@ func (j *judge) expectations(gots [][]got) {
 		given = j.given
 	}
 	if c.expect == nil {
-		j.add([]Finding{{Line: c.at.Line, Path: "expect", Message: "the case expects nothing: write expect, or let --update write it", Got: gotLine(gots)}})
-		j.insertExpect(gots)
+		j.add([]Finding{{Line: c.at.Line, Path: "expect", Message: "the case expects nothing: write expect, or let --update write it", Got: gotLine(gots)}}, j.insertExpect(gots))
 		return
 	}
 	field := c.node.Field("expect")
-	wrong := false
+	var wrong []Finding
 	for i, gs := range gots {
 		path := "expect"
 		if len(gots) > 1 {
@@ -57,8 +65,7 @@ func (j *judge) expectations(gots [][]got) {
 		if len(cmp.findings) == 0 {
 			continue
 		}
-		wrong = true
-		j.add(cmp.findings)
+		wrong = append(wrong, cmp.findings...)
 		if field.Value.Kind == flow.ListValue {
 			if e, ok := j.file.item(field.Value.Items[i], outcomeNode(c.expect[i], gs, &given[i])); ok {
 				j.edits = append(j.edits, e)
@@ -68,14 +75,15 @@ func (j *judge) expectations(gots [][]got) {
 		j.edits = nil
 		break
 	}
-	if !wrong || len(j.edits) > 0 {
+	if len(wrong) == 0 || len(j.edits) > 0 {
+		j.add(wrong, true)
 		return
 	}
 	var all nodes
 	for i, gs := range gots {
 		all = append(all, outcomeNode(c.expect[i], gs, &given[i]))
 	}
-	j.findings = nil
+	wrong = nil
 	for i, gs := range gots { // all of them
 		path := "expect"
 		if len(gots) > 1 {
@@ -83,9 +91,9 @@ func (j *judge) expectations(gots [][]got) {
 		}
 		var cmp comparison
 		cmp.outcomes(field.Pos, path, c.expect[i], gs, &given[i])
-		j.add(cmp.findings)
+		wrong = append(wrong, cmp.findings...)
 	}
-	j.replaceKey("expect", expectNode(field.Value, all))
+	j.add(wrong, j.replaceKey("expect", expectNode(field.Value, all)))
 }
 
 // expectNode is the whole of expect: the outcome itself where it was so.
@@ -108,32 +116,33 @@ func gotLine(gots [][]got) string {
 	return strings.Join(out, "; ")
 }
 
-// replaceKey writes the value of a key of the case anew.
-func (j *judge) replaceKey(key string, n node) {
-	if f := j.testCase.node.Field(key); f != nil {
-		j.replace(f.Pos, key, n)
-	}
+// replaceKey writes the value of a key of the case anew, as replace does.
+func (j *judge) replaceKey(key string, n node) bool {
+	f := j.testCase.node.Field(key)
+	return f != nil && j.replace(f.Pos, key, n)
 }
 
-// replace writes a key and its value anew; nothing where the file is not
-// written line by line there.
-func (j *judge) replace(at flow.Pos, key string, n node) {
+// replace writes a key and its value anew; false where the file is not written
+// line by line there.
+func (j *judge) replace(at flow.Pos, key string, n node) bool {
 	line := j.file.lines[at.Line-1]
 	prefix := string([]rune(line)[:at.Column-1])
 	if strings.Trim(prefix, " -") != "" {
-		return
+		return false
 	}
 	last := j.file.end(at.Line, at.Column-1, true)
 	j.edits = append(j.edits, edit{at.Line, last, render(fields{{key, n}}, prefix, strings.Repeat(" ", at.Column-1))})
+	return true
 }
 
-// insertExpect adds the outcomes at the end of the case.
-func (j *judge) insertExpect(gots [][]got) {
+// insertExpect adds the outcomes at the end of the case; false where that is
+// not written line by line.
+func (j *judge) insertExpect(gots [][]got) bool {
 	at := j.testCase.at
 	prefix := string([]rune(j.file.lines[at.Line-1])[:at.Column-1])
 	dash := strings.LastIndexByte(prefix, '-')
 	if strings.Trim(prefix, " -") != "" || dash < 0 {
-		return
+		return false
 	}
 	var all nodes
 	for i, gs := range gots {
@@ -142,6 +151,7 @@ func (j *judge) insertExpect(gots [][]got) {
 	indent := strings.Repeat(" ", at.Column-1)
 	last := j.file.end(at.Line, dash, false)
 	j.edits = append(j.edits, edit{last + 1, last, render(fields{{"expect", all}}, indent, indent)})
+	return true
 }
 
 // item replaces one item of a list that is written line by line.
@@ -175,17 +185,29 @@ func (f *file) end(line, indent int, key bool) int {
 	return last
 }
 
-// rewrite carries edits out. A file that could not be read afterwards is left
-// as it is.
+// rewrite carries edits out. A file that could not be read afterwards, or that
+// somebody else changed meanwhile, is left as it is.
 func (f *file) rewrite(edits []edit) error {
 	if len(edits) == 0 {
 		return nil
 	}
-	src, err := os.ReadFile(f.full)
-	if err != nil {
-		return err
+	failed := func(err error) error {
+		return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %v", f.name, pathless(err)), Next: "make the file and its folder writable", Err: err}
 	}
-	slices.SortStableFunc(edits, func(a, b edit) int { return b.first - a.first })
+	full, err := filepath.EvalSymlinks(f.full)
+	if err != nil {
+		return failed(err)
+	}
+	src, err := os.ReadFile(full)
+	if err != nil {
+		return failed(err)
+	}
+	if !slices.Equal(linesOf(src), f.lines) {
+		return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeFile, Detail: f.name + ": it was changed while its cases ran; nothing was written into it", Next: "test again"}
+	}
+	slices.SortStableFunc(edits, func(a, b edit) int { // from the end; what replaces a line before what goes in front of it
+		return cmp.Or(cmp.Compare(b.first, a.first), cmp.Compare(b.last, a.last))
+	})
 	lines := slices.Clone(f.lines)
 	for _, e := range edits {
 		lines = slices.Replace(lines, e.first-1, e.last, e.lines...)
@@ -197,12 +219,29 @@ func (f *file) rewrite(edits []edit) error {
 	if _, problems := parse(f.name, f.full, []byte(text)); len(problems) > 0 {
 		return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: what came cannot be written into it: %v", f.name, problems.Err()), Next: "write the expectations by hand; without --update the test shows them"}
 	}
-	info, err := os.Stat(f.full)
+	if err := replaceFile(full, text); err != nil {
+		return failed(err)
+	}
+	return nil
+}
+
+// replaceFile puts a text in the place of a file in one step.
+func replaceFile(path, text string) error {
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(f.full, []byte(text), info.Mode().Perm()); err != nil {
-		return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %v", f.name, pathless(err)), Next: "make the file writable", Err: err}
+	t, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = t.WriteString(text)
+	err = errors.Join(err, t.Chmod(info.Mode().Perm()), t.Sync(), t.Close())
+	if err == nil {
+		err = os.Rename(t.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(t.Name()))
 	}
 	return nil
 }

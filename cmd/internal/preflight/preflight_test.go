@@ -3,6 +3,7 @@ package preflight
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,30 @@ func TestWhateverAPluginAnswers(t *testing.T) {
 			if len([]rune(s)) > maxPath || strings.ContainsAny(s, "\x1b\n") || !utf8.ValidString(s) {
 				t.Errorf("field %q %q", f.Path, f.Example)
 			}
+		}
+	}
+}
+
+// TestLongNames: what a comparison takes does not grow with the length of a
+// name times what lies below it.
+func TestLongNames(t *testing.T) {
+	name := strings.Repeat("n", maxValue/2)
+	list := func(last string) string { return `{"` + name + `":[` + strings.Repeat("0,", maxValue/8) + last + `]}` }
+	nested := func(last string) string {
+		name := strings.Repeat("n", 400)
+		return strings.Repeat(`{"`+name+`":`, 2000) + last + strings.Repeat("}", 2000)
+	}
+	for what, of := range map[string]func(string) string{"list": list, "nested": nested} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		var c Comparison
+		c.Add("in/0/1", emits(of("1")), emits(of("2")))
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 256<<20 {
+			t.Errorf("%s: %d MiB", what, took>>20)
+		}
+		if f := c.Report().Fields; len(f) != 1 || f[0].Count != 1 || f[0].Example != [2]string{"1", "2"} || !strings.HasPrefix(f[0].Path, "nnn") {
+			t.Errorf("%s: %+v", what, f)
 		}
 	}
 }

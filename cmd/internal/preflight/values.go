@@ -109,10 +109,7 @@ func (d *differ) objects(path string, x, y map[string]any, secret bool) {
 	names := maps.Clone(x)
 	maps.Copy(names, y)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		at, dark := path+member(name), secret || hidden(name)
-		if path == "" {
-			at = strings.TrimPrefix(at, ".")
-		}
+		at, dark := below(path, member(name)), secret || hidden(name)
 		a, had := x[name]
 		b, has := y[name]
 		switch {
@@ -127,16 +124,26 @@ func (d *differ) objects(path string, x, y map[string]any, secret bool) {
 }
 
 func (d *differ) arrays(path string, x, y []any, secret bool) {
+	path = below(path, "[]")
 	for i := range max(len(x), len(y)) {
 		switch {
 		case i >= len(x):
-			d.note("+", path+"[]", nil, y[i], secret)
+			d.note("+", path, nil, y[i], secret)
 		case i >= len(y):
-			d.note("-", path+"[]", x[i], nil, secret)
+			d.note("-", path, x[i], nil, secret)
 		default:
-			d.compare(path+"[]", x[i], y[i], secret)
+			d.compare(path, x[i], y[i], secret)
 		}
 	}
+}
+
+// below is the path of a part of what is at path. It is cut at once: the names
+// of a value would else be copied for all that lies below them.
+func below(path, part string) string {
+	if path == "" {
+		part = strings.TrimPrefix(part, ".")
+	}
+	return cut(path+part, maxPath)
 }
 
 // member is .name, or ["name"] for one that is no plain word.
@@ -145,7 +152,7 @@ func member(name string) string {
 		return r == '_' || r == '-' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r > 0xa0
 	}
 	if name != "" && strings.IndexFunc(name, func(r rune) bool { return !plain(r) }) < 0 {
-		return "." + name
+		return "." + cut(name, maxPath)
 	}
 	return "[" + strconv.Quote(cut(name, maxPath)) + "]"
 }

@@ -2,7 +2,9 @@ package project
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"path/filepath"
 )
 
@@ -53,7 +55,15 @@ func (p *Project) npmInstall(ctx context.Context, e environ, log io.Writer) erro
 	if npm.Path == "" {
 		return toolchainError("npm installs the AssemblyScript compiler: "+npm.Problem, npm.Install)
 	}
-	_, err := p.run(ctx, command{tool: "npm install", path: npm.Path, env: e, args: []string{"install", "--no-audit", "--no-fund", "--prefer-offline"}}, log, true)
+	modules := filepath.Join(p.Dir, "node_modules")
+	fresh := !exists(modules)
+	// The compiler is one of the packages for development, which NODE_ENV may
+	// leave out.
+	_, err := p.run(ctx, command{tool: "npm install", path: npm.Path, env: e, args: []string{"install", "--include=dev", "--no-audit", "--no-fund", "--prefer-offline"}}, log, true)
+	if err != nil && fresh {
+		// Half of an installation would be taken for one.
+		err = errors.Join(err, os.RemoveAll(modules))
+	}
 	return err
 }
 

@@ -45,8 +45,14 @@ type Built struct {
 // E_MANIFEST, and E_PLUGIN_REFUSED.
 func (p *Project) Build(ctx context.Context, o BuildOptions) (*Built, error) {
 	start := time.Now()
-	if o.Output == "" {
+	switch o.Output {
+	case "":
 		o.Output = p.WasmPath()
+	case p.WasmPath():
+	default:
+		if err := checkOutput(o.Output); err != nil {
+			return nil, err
+		}
 	}
 	wasm, err := p.compile(ctx, environOf(o.Env), o)
 	if err != nil {
@@ -112,8 +118,46 @@ func (p *Project) compile(ctx context.Context, e environ, o BuildOptions) ([]byt
 	return nil, lacks("go.mod or a Cargo.toml")
 }
 
-// writeFile puts a file in the place of the old one in one step.
+// checkOutput keeps a module from the place of what is none, which somebody may
+// have written by hand.
+func checkOutput(path string) error {
+	why := ""
+	switch info, err := os.Stat(path); {
+	case err != nil || !info.IsDir() && !info.Mode().IsRegular():
+	case info.IsDir():
+		why = "it is a folder"
+	default:
+		f, err := os.Open(path)
+		if err != nil {
+			return fileError(err)
+		}
+		defer f.Close()
+		begin := make([]byte, len(wasmMagic))
+		if n, _ := io.ReadFull(f, begin); n > 0 && string(begin[:n]) != wasmMagic {
+			why = "what is there is no module, and would be lost"
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	return &cli.Error{Exit: cli.ExitInvalid, Code: CodeExists, Detail: fmt.Sprintf("%s: %s", path, why), Next: "choose another file to write, or remove what is there"}
+}
+
+// wasmMagic is how each module begins.
+const wasmMagic = "\x00asm"
+
+// writeFile puts a file in the place of the old one in one step. What is no
+// file, as a pipe, is written to.
 func writeFile(path string, b []byte) (err error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			return fileError(err)
+		}
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fileError(err)
 	}

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -54,26 +55,36 @@ func moduleName(dir string, lang Lang) string {
 	return filepath.Base(dir)
 }
 
-// skipped are folders whose files are made, not written.
-var skipped = []string{"build", "target", "node_modules", ".git"}
+// Folders whose files are made, not written: of a project, and wherever they
+// are. A target with cacheTag is cargo's; others may be the author's.
+var (
+	skipped    = []string{"build", "target"}
+	skippedAll = []string{"node_modules", ".git"}
+)
+
+const cacheTag = "CACHEDIR.TAG"
 
 // Sources are the files whose change means that the project must be built
 // anew, absolute and sorted.
 func (p *Project) Sources() ([]string, error) {
 	var files []string
-	err := filepath.WalkDir(p.Dir, func(path string, d fs.DirEntry, err error) error {
+	// With a separator at its end it may be a symbolic link.
+	err := filepath.WalkDir(p.Dir+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(p.Dir, path)
 		if err != nil {
+			if rel != "." && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+				return nil // gone meanwhile, or nothing that a toolchain reads
+			}
 			return err
 		}
 		name := d.Name()
-		rel, _ := filepath.Rel(p.Dir, path)
 		switch {
 		case !d.IsDir():
 			if d.Type().IsRegular() && filepath.Dir(rel) != stateDir {
 				files = append(files, path)
 			}
-		case path == p.Dir:
-		case slices.Contains(skipped, name):
+		case rel == ".":
+		case slices.Contains(skippedAll, name), rel == name && slices.Contains(skipped, name), exists(filepath.Join(path, cacheTag)):
 			return filepath.SkipDir
 		case filepath.Dir(rel) == stateDir && name != filepath.Base(kitDir):
 			return filepath.SkipDir

@@ -160,13 +160,7 @@ func (p *Project) note() error {
 		return err
 	}
 	path := filepath.Join(p.Dir, filepath.FromSlash(recordFile))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fileError(err)
-	}
-	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fileError(err)
-	}
-	return nil
+	return writeFile(path, append(b, '\n'))
 }
 
 // fileError is an error of the file system as the user sees it.

@@ -3,6 +3,7 @@ package project
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -43,9 +44,9 @@ var (
 func init() {
 	for lang, names := range map[string]string{
 		"Rust":          "abstract alloc as async await become box break const continue core crate do dyn else enum extern false final fn for if impl in let loop macro match mod move mut override priv proc-macro pub ref return self static std struct super test trait true try type typeof unsafe unsized use virtual where while yield build deps examples incremental millrace-pdk",
-		"Go":            "cmd go internal main vendor",
+		"Go":            "cmd go internal main vendor archive arena bufio bytes cmp compress container context crypto database debug embed encoding errors expvar flag fmt hash html image index io iter log maps math mime net os path plugin reflect regexp runtime simd slices sort strconv strings structs sync syscall testing text time unicode unique weak builtin testdata",
 		"npm":           "node-modules favicon",
-		"a file system": "con prn aux nul",
+		"a file system": "con prn aux nul com0 com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt0 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9",
 	} {
 		for name := range strings.FieldsSeq(names) {
 			reserved[name] = lang
@@ -77,9 +78,9 @@ func CleanName(s string) (string, error) {
 
 // Create makes a project of that name in a folder that is empty or not there.
 // It returns its files, with slashes, sorted, without those of the kit.
-func Create(dir, name string, lang Lang) (*Project, []string, error) {
-	name, err := CleanName(name)
-	if err != nil {
+// What cannot be made whole is taken back.
+func Create(dir, name string, lang Lang) (p *Project, files []string, err error) {
+	if name, err = CleanName(name); err != nil {
 		return nil, nil, err
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
@@ -95,7 +96,8 @@ func Create(dir, name string, lang Lang) (*Project, []string, error) {
 	if !free {
 		return nil, nil, &cli.Error{Exit: cli.ExitInvalid, Code: CodeExists, Detail: dir + ": the folder is not empty", Next: "choose another name, or another folder: --dir; a project that is there is built with `flowctl build`"}
 	}
-	p := &Project{Dir: dir, Name: name, Lang: lang, Recorded: true}
+	fresh := !exists(dir)
+	p = &Project{Dir: dir, Name: name, Lang: lang, Recorded: true}
 	v := values{Name: name, Ident: strings.ReplaceAll(name, "-", "_"), Lang: lang, HasKit: kitOf(lang) != ""}
 	if v.Source, err = filepath.Rel(dir, p.Source()); err != nil {
 		return nil, nil, err
@@ -106,7 +108,11 @@ func Create(dir, name string, lang Lang) (*Project, []string, error) {
 	if lang == Go {
 		from = string(TinyGo)
 	}
-	var files []string
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, takeBack(dir, fresh))
+		}
+	}()
 	for _, folder := range []string{"common", from} {
 		made, err := render("templates/"+folder, dir, v)
 		if err != nil {
@@ -121,6 +127,19 @@ func Create(dir, name string, lang Lang) (*Project, []string, error) {
 	}
 	slices.Sort(files)
 	return p, files, err
+}
+
+// takeBack removes what is in a folder that was empty; fresh: it was not there.
+func takeBack(dir string, fresh bool) error {
+	if fresh {
+		return os.RemoveAll(dir)
+	}
+	entries, err := os.ReadDir(dir)
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 // CodeExists is the code of a project or file that would be written over.

@@ -154,7 +154,7 @@ func TestCleanName(t *testing.T) {
 			t.Errorf("%q: got %q, %v, want %q", in, got, err, want)
 		}
 	}
-	for in, want := range map[string]string{"": "no name", "漢字": "no name", "a/b": "--dir a/b", "test": "Rust keeps for itself", "main": "Go keeps", strings.Repeat("x", 65): "too long"} {
+	for in, want := range map[string]string{"": "no name", "漢字": "no name", "a/b": "--dir a/b", "test": "Rust keeps for itself", "main": "Go keeps", "plugin": "call it plugin-stage", "log": "Go keeps", "com1": "a file system keeps", strings.Repeat("x", 65): "too long"} {
 		_, err := CleanName(in)
 		explained(t, err, cli.CodeUsage, cli.ExitInvalid, want)
 	}

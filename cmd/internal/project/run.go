@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/cli"
 )
@@ -90,13 +91,15 @@ func (p *Project) run(ctx context.Context, c command, log io.Writer, both bool) 
 	}}
 	var stdout bytes.Buffer
 	cmd := exec.CommandContext(ctx, c.path, c.args...)
+	inGroup(cmd)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, c.env, &stdout, words
 	if both {
 		cmd.Stdout = words
 	}
 	err := cmd.Run()
 	words.end()
-	if err == nil {
+	// A server that it has started, as compiler caches do, may go on.
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
 		return stdout.Bytes(), nil
 	}
 	if ctx.Err() != nil {
@@ -105,8 +108,14 @@ func (p *Project) run(ctx context.Context, c command, log io.Writer, both bool) 
 	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		return nil, toolchainError(fmt.Sprintf("%s: %v", c.path, err), "check that it is a program for this system")
 	}
-	return nil, p.compileError(c.tool, string(said.b), err)
+	return nil, p.compileError(c.tool, string(colour.ReplaceAll(said.b, nil)), err)
 }
+
+// waitDelay is how long the output of a program is waited for that was ended.
+const waitDelay = 2 * time.Second
+
+// colour is what paints a terminal: CARGO_TERM_COLOR and FORCE_COLOR ask for it.
+var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // The first complaint of a compiler, and where it is.
 var (
@@ -165,6 +174,7 @@ func knownCause(output string) string {
 		{"start a goroutine without a scheduler", "call the function without `go`: a stage has no goroutines (-scheduler=none)"},
 		{"requires go version", "install the Go version that TinyGo names, or a newer TinyGo"},
 		{"buildmode=c-shared not supported", "install Go 1.24 or later"},
+		{"supported on wasip1/wasm", "the environment asks for it, GOFLAGS or CGO_ENABLED: unset it for plugins"},
 		{"replacement directory", "put the kit back: `flowctl new plugin --update-pdk`"},
 		{"failed to read `", "put back the file that it names; the kit comes back with `flowctl new plugin --update-pdk`"},
 		{"File '~lib/@millrace/pdk", "put the kit back: `flowctl new plugin --update-pdk`, then `npm install`"},

@@ -111,6 +111,7 @@ func ask(ctx context.Context, e environ, program string, arguments ...string) (s
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, arguments...)
 	cmd.Env = e
+	inGroup(cmd)
 	out, err := cmd.CombinedOutput()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	if err != nil {

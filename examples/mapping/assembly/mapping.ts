@@ -1,4 +1,4 @@
-import { Answer, Obj, Out, Record, Value, count, fail } from "@millrace/pdk";
+import { Answer, Kind, Obj, Out, Record, Value, count, fail } from "@millrace/pdk";
 import { normalized } from "./dates";
 import { Decimal, convert, decimal } from "./money";
 import { Currency, Mapping } from "./settings";
@@ -43,7 +43,8 @@ export function map(r: Record, out: Out, config: Mapping): Answer {
   w.add("total_minor", total.units);
   w.list("items");
   const list = order.get("positionen");
-  if (list != null) {
+  if (list != null && !list.isNull) {
+    if (list.kind != Kind.List) return fail(NO_FIELD, "positionen is no list");
     const items = list.items();
     for (let i = 0; i < items.length; i++) {
       const item = items[i].object();

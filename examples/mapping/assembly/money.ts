@@ -47,17 +47,20 @@ export const RATE_PLACES = 6;
 /**
  * The amount in another currency: units of 10^-from become units of 10^-to at
  * a rate of 10^-RATE_PLACES, rounded half away from zero. The factors have at
- * most 15 and 10 digits, so the product is made in two halves.
+ * most 15 and 10 digits, so the product is made in parts.
  */
 export function convert(units: i64, rate: i64, from: i32, to: i32): Decimal {
   const negative = units < 0;
   const size = negative ? -units : units;
   const divisor = power(RATE_PLACES + from - to);
-  if (divisor == 0 || rate > 9_999_999_999) return new Decimal(0, false);
+  if (divisor == 0 || divisor > 10_000_000_000 || rate <= 0 || rate > 9_999_999_999) return new Decimal(0, false);
   const whole = size / divisor;
   const rest = size % divisor;
-  if (whole > i64.MAX_VALUE / max<i64>(rate, 1) || rest > i64.MAX_VALUE / max<i64>(rate, 1) - 1) return new Decimal(0, false);
-  const made = whole * rate + (rest * rate + divisor / 2) / divisor;
+  if (whole > 999_999_999_999_999_999 / rate) return new Decimal(0, false);
+  // rest and rate have ten digits each: the rate is taken in halves.
+  const high = rest * (rate / 100_000);
+  const low = (high % divisor) * 100_000 + rest * (rate % 100_000) + divisor / 2;
+  const made = whole * rate + (high / divisor) * 100_000 + low / divisor;
   return new Decimal(negative ? -made : made, true);
 }
 

@@ -1,5 +1,5 @@
 import * as arena from "./arena";
-import { Answer, Output, completed, current, generationNow } from "./answer";
+import { Answer, Output, completed, current, generationNow, restart } from "./answer";
 import * as buffer from "./buffer";
 import * as failure from "./failure";
 import { appendJson, quoted } from "./json/write";
@@ -191,6 +191,7 @@ export class Emit {
 
   /** Emits it with a value that is written piece by piece. */
   write(): Writer {
+    restart();
     const w = WRITER;
     w.at = buffer.length();
     w.generation = generationNow();

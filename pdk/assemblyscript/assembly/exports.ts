@@ -9,6 +9,8 @@ import { View } from "./view";
 
 const SLACK: u32 = 64; // the scanner reads blocks of 64 bytes
 
+const NO_STAGE: string = "the plugin has no stage: call stage(f) at the top level of its file";
+
 let request: usize = 0;
 let size: u32 = 0;
 
@@ -31,8 +33,7 @@ export function stage_alloc(n: u32): usize {
 /** Takes the configuration; 0 if it is taken. */
 export function stage_init(at: usize, length: u32): i32 {
   const runner = declared();
-  if (runner == null) return 0;
-  const why = configure(runner, View.of(at, at + length));
+  const why = runner == null ? NO_STAGE : configure(runner, View.of(at, at + length));
   if (why == null) return 0;
   log.error(why);
   return 1;
@@ -42,7 +43,7 @@ export function stage_init(at: usize, length: u32): i32 {
 export function stage_batch(at: usize, length: u32): u64 {
   const runner = declared();
   if (runner == null) {
-    log.error("the plugin has no stage: call stage(f) at the top level of its file");
+    log.error(NO_STAGE);
     return 0;
   }
   return process(runner, at, length);
@@ -50,7 +51,7 @@ export function stage_batch(at: usize, length: u32): u64 {
 
 /** The manifest's address << 32 | its length; for build tools. */
 export function stage_manifest(): u64 {
-  if (declared() == null) throw new Error("the plugin has no stage: call stage(f) at the top level of its file");
+  if (declared() == null) throw new Error(NO_STAGE);
   buffer.truncate(0);
   writeManifest();
   return (<u64>buffer.address(0) << 32) | <u64>buffer.length();

@@ -101,7 +101,8 @@ for (const file of files) {
     try {
       exports.__run(i);
     } catch (e) {
-      stopped = logs.pop()?.line ?? e.message;
+      // The last line of a throw is what abort says.
+      stopped = e.message.includes("unreachable") && logs.at(-1)?.level === 3 ? logs.pop().line : e.message;
     }
     const good = stops === "" ? stopped === null : stopped !== null && stopped.includes(stops);
     console.log(`${good ? "ok  " : "FAIL"} ${name}`);

@@ -100,7 +100,8 @@ func (s *Stage) Value(t testing.TB, value string) *Answers {
 }
 
 // Run runs a batch of these records. A record of offset 0 gets its number in the
-// batch as its offset.
+// batch as its offset, one of attempt 0 is at its first. Variables of the package
+// outlive a batch here, and do not on a node.
 func (s *Stage) Run(t testing.TB, records ...Record) *Answers {
 	t.Helper()
 	bridge.Mu.Lock()
@@ -177,7 +178,7 @@ func (r *Record) append(f []byte, i, topic int) []byte {
 	le.PutUint64(h[16:], uint64(offset))
 	le.PutUint64(h[24:], uint64(r.Timestamp))
 	le.PutUint32(h[32:], uint32(r.Partition))
-	le.PutUint32(h[36:], r.Attempt)
+	le.PutUint32(h[36:], max(r.Attempt, 1))
 	le.PutUint32(h[40:], uint32(len(r.Key)))
 	le.PutUint32(h[44:], uint32(len(r.Value)))
 	le.PutUint32(h[48:], uint32(headers))

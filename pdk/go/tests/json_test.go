@@ -256,7 +256,7 @@ func TestWrittenNumbersAndStringsAreReadBack(t *testing.T) {
 			want = []byte("null")
 		}
 		var got []any
-		if err := json.Unmarshal([]byte(text), &got); err != nil || !strings.HasPrefix(text, "["+string(want)+",") && !strings.ContainsAny(string(want), "e") || got[1] != string(in.Value) {
+		if err := json.Unmarshal([]byte(text), &got); err != nil || !strings.HasPrefix(text, "["+string(want)+",") || got[1] != string(in.Value) {
 			t.Fatalf("%v %q: got %s (%v)", f, in.Value, text, err)
 		}
 		if got[0] != nil && got[0] != f {

@@ -127,7 +127,7 @@ func TestAnswers(t *testing.T) {
 			w.Member("z", false)
 			w.End('}')
 			return w.Emit()
-		}, with(other(`{"a\"":"b\n\u0001\\é` + "\ufffd" + `","l":[null,true,1,-2,3,4,5,1.5,1e-07,{},null],"z":false}`))},
+		}, with(other(`{"a\"":"b\n\u0001\\é` + "\ufffd" + `","l":[null,true,1,-2,3,4,5,1.5,1e-7,{},null],"z":false}`))},
 		{"a draft that is given up", func(_ *millrace.Record, out *millrace.Out) error {
 			w := out.Write()
 			w.WriteString("lost")

@@ -33,6 +33,11 @@ test("currencies are converted, half a unit away from zero", () => {
   equal(convert(-1999, 920000, 2, 2).units, -1839);
   equal(convert(25, 500000, 2, 2).units, 13);
   equal(convert(5000, 6100, 0, 2).units, 3050);
+  // 999999.999 at 9999.5, into a currency without decimals.
+  equal(convert(999_999_999, 9_999_500_000, 3, 0).units, 9_999_499_990);
+  equal(convert(-2_305_843_008, 4_000_000_000, 4, 0).units, -922_337_203);
+  equal(convert(999_999_999_999_999, 1, 0, 2).units, 100_000_000_000);
+  assert(!convert(999_999_999_999_999, 9_999_999_999, 0, 4).ok);
 });
 
 test("an unknown currency has its code", () => {
@@ -43,6 +48,12 @@ test("an unknown currency has its code", () => {
 
 test("an amount with too many decimals fails", () => {
   equal(run(order("JPY", "1.5")).failure(0)!.code, <u32>11);
+});
+
+test("positions that are no list fail", () => {
+  const failure = run(order("EUR", '1,"positionen":{"artikel":"A-1"}')).failure(0)!;
+  equal(failure.code, <u32>10);
+  equal(failure.message, "positionen is no list");
 });
 
 test("dates", () => {

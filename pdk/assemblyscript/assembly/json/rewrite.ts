@@ -153,7 +153,8 @@ export class Rewrite {
   /**
    * Replaces the bytes of the value's text from `from` up to `to`, quotes
    * counted, by others. Several splices of a value go from left to right. That
-   * the value stays valid JSON is the caller's affair.
+   * the value stays valid JSON is the caller's affair. A range that does not lie
+   * in the value behind the last splice fails the record.
    */
   // @ts-ignore: decorator
   @inline
@@ -236,7 +237,10 @@ function cut(from: i32, to: i32): bool {
   const value: usize = valueAt;
   const left = value + from;
   const right = value + to;
-  if (from < 0 || to < from || left < runEnd || right > valueEnd) outside(from, to, valueEnd - value);
+  if (from < 0 || to < from || left < runEnd || right > valueEnd) {
+    outside(from, to, valueEnd - value);
+    return false;
+  }
   runEnd = left;
   flush();
   run = right;
@@ -295,7 +299,7 @@ function broken(object: Obj): void {
 }
 
 function outside(from: i32, to: i32, length: usize): void {
-  throw new RangeError("splice(" + from.toString() + ", " + to.toString() + ") of a value of " + length.toString() + " bytes");
+  failure.set(1, "splice from " + from.toString() + " to " + to.toString() + " of a value of " + length.toString() + " bytes");
 }
 
 const REWRITE: Rewrite = changetype<Rewrite>(<usize>1);

@@ -99,6 +99,16 @@ function act(r: Record, out: Out, rules: Rules): Answer {
     for (let i = 0; i < 200; i++) text += "garbage";
     return out.emit(text.length.toString());
   }
+  if (verb == "again") {
+    const to = out.record().key("again");
+    to.write().put("let go");
+    return to.pass();
+  }
+  if (verb == "twice") {
+    const to = out.write().put("once");
+    to.emit();
+    return to.emit();
+  }
   if (verb == "large") return out.emit(new Uint8Array(1 << 20).fill(0x78));
   return fail(2, "do: " + verb + " is unknown");
 }
