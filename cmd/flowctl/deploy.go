@@ -181,7 +181,7 @@ func (a *app) upload(ctx context.Context, node api.Backend, file string, wasm []
 	if err != nil {
 		e := cli.AsError(err)
 		if e.Code == api.CodeVersionTaken && e.Next == "" {
-			e.Next = "give it a new version in its manifest; a version that ends in -dev may be deployed again"
+			e.Next = "raise the version where the plugin declares it (Cargo.toml, Describe in Go, describe in AssemblyScript, manifest.json); a version that ends in -dev may be deployed again"
 		}
 		return nil, e
 	}

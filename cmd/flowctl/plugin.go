@@ -196,6 +196,11 @@ func (a *app) readPluginAs(path, mode string) ([]byte, *sandbox.Info, error) {
 // not exist it names the one in the same folder that was probably meant.
 func (a *app) fileError(path, full string, err error) error {
 	e := &cli.Error{Exit: cli.ExitInvalid, Code: cli.CodeFile, Detail: fmt.Sprintf("%s: %s", path, cause(err)), Next: "check the path and its permissions", Err: err}
+	if info, serr := os.Stat(full); serr == nil && info.IsDir() {
+		e.Detail = fmt.Sprintf("%s: it is a folder, not a file", path)
+		e.Next = fmt.Sprintf("name a file in it; of a plugin project that is build/NAME.wasm, which `%s build` makes", a.program)
+		return e
+	}
 	if !os.IsNotExist(err) {
 		return e
 	}

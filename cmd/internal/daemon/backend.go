@@ -67,7 +67,7 @@ func (d *Daemon) apiError(err error) error {
 	case errors.Is(err, state.InUse):
 		e.Code, e.Next = api.CodeInUse, "change or delete the flows that use it first"
 	case errors.Is(err, state.Exists):
-		e.Code, e.Next = api.CodeVersionTaken, "raise the version in the plugin's manifest, or end it in -dev while you work on it"
+		e.Code, e.Next = api.CodeVersionTaken, "raise the version where the plugin declares it (Cargo.toml, Describe in Go, describe in AssemblyScript, manifest.json); a version that ends in -dev may be deployed again"
 	case errors.Is(err, node.ErrNotLeader), errors.Is(err, node.ErrClosed), errors.Is(err, node.ErrAmbiguous), errors.Is(err, context.DeadlineExceeded):
 		e.Code, e.Next = api.CodeUnavailable, "try again in a moment"
 	}

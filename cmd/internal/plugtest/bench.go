@@ -276,7 +276,11 @@ func (r *BenchReport) verdict() string {
 	case r.Failed > 0.02:
 		return fmt.Sprintf("failures: %.0f %% of the records fail, and a record that fails is run again alone: %s", 100*r.Failed, r.Failure)
 	case part(s.RestoreNanos) >= 40:
-		return fmt.Sprintf("putting the instance back: %.0f %% of the time, for an image of %d pages; a plugin that touches less memory is put back faster", part(s.RestoreNanos), r.MemoryPages)
+		image := ""
+		if r.MemoryPages > 0 {
+			image = fmt.Sprintf(", for an image of %d pages", r.MemoryPages)
+		}
+		return fmt.Sprintf("putting the instance back: %.0f %% of the time%s; a plugin that touches less memory is put back faster", part(s.RestoreNanos), image)
 	case s.Instances > 1 && s.Instances*2 > s.Restores:
 		return fmt.Sprintf("new instances: %d were made, since the plugin cannot be put back exactly or runs once a record; see `plugin inspect`", s.Instances)
 	case part(s.GuestNanos) >= 60:
