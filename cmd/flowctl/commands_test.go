@@ -264,7 +264,7 @@ func TestDeployVersionTaken(t *testing.T) {
 	h.copy("examples/upper/upper.wasm", "upper.wasm")
 	h.node.plugins = []*api.Plugin{{Namespace: "default", Name: "upper", Version: "1.0.0", Digest: "sha256:00"}}
 	code, _, stderr := h.call("", "deploy", "upper.wasm")
-	if code != 1 || !strings.HasPrefix(stderr, "E_VERSION_TAKEN: ") || !strings.Contains(stderr, "next: give it a new version") {
+	if code != 1 || !strings.HasPrefix(stderr, "E_VERSION_TAKEN: ") || !strings.Contains(stderr, "next: raise the version where the plugin declares it") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
 }
