@@ -219,11 +219,7 @@ func TestPreflightWithoutItsBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rev, err := d.store.FlowRevision(f.ID, f.Revision)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := decodeFlow(rev.Resolved)
+	rev, doc, err := d.document(f)
 	if err != nil {
 		t.Fatal(err)
 	}

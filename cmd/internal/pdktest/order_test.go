@@ -136,7 +136,11 @@ func TestRustOrdersAnswerAsNative(t *testing.T) {
 	}
 }
 
-func TestRustOrdersFixture(t *testing.T) {
+func TestRustOrdersFixture(t *testing.T) { ordersFixture(t, rustOrders) }
+
+// ordersFixture holds an order stage against the files of examples/orders.
+func ordersFixture(t *testing.T, guest string) {
+	t.Helper()
 	read := func(file string) [][]byte {
 		data, err := os.ReadFile(filepath.Join("..", "..", "..", "examples", "orders", file))
 		if err != nil {
@@ -144,7 +148,7 @@ func TestRustOrdersFixture(t *testing.T) {
 		}
 		return bytes.Split(bytes.TrimSpace(data), []byte("\n"))
 	}
-	s := newStage(t, newRuntime(t), rustOrders, sandbox.StageConfig{})
+	s := newStage(t, newRuntime(t), guest, sandbox.StageConfig{})
 	var got [][]byte
 	for _, a := range process(t, s, read("in.ndjson")...) {
 		if a.outcome == orderstage.Emit {
@@ -156,12 +160,14 @@ func TestRustOrdersFixture(t *testing.T) {
 	}
 }
 
-// Every cut of an order is answered as the native twin answers it, but for
-// white space the bytes are the same.
 func TestRustOrdersCutOff(t *testing.T) {
-	s := newStage(t, newRuntime(t), rustOrders, sandbox.StageConfig{})
-	events := gen.New(12)
-	for range 8 {
+	cutOff(t, newStage(t, newRuntime(t), rustOrders, sandbox.StageConfig{}), gen.New(12), 8)
+}
+
+// cutOff has every cut of some orders answered as the native twin answers it.
+func cutOff(t *testing.T, s *sandbox.Stage, events *gen.Generator, orders int) {
+	t.Helper()
+	for range orders {
 		var values [][]byte
 		v := events.Next().Value
 		for n := range len(v) + 1 {
@@ -171,15 +177,20 @@ func TestRustOrdersCutOff(t *testing.T) {
 	}
 }
 
-// The native twin is no JSON validator, the PDK's scanner is one: for damaged
-// orders encoding/json decides who is right.
 func TestRustOrdersRefuseWhatIsNotJSON(t *testing.T) {
-	const seed = 13
+	refuseWhatIsNotJSON(t, rustOrders, 13, 200, 1000)
+}
+
+// refuseWhatIsNotJSON damages orders. The native twin is no JSON validator, the
+// scanner of a kit is one: encoding/json decides who is right. Both emitted and
+// failed ones must come up least times.
+func refuseWhatIsNotJSON(t *testing.T, guest string, seed uint64, rounds, least int) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	events := gen.New(seed)
-	s := newStage(t, newRuntime(t), rustOrders, sandbox.StageConfig{})
+	s := newStage(t, newRuntime(t), guest, sandbox.StageConfig{})
 	counts := map[orderstage.Outcome]int{}
-	for round := range 200 {
+	for round := range rounds {
 		values := make([][]byte, 128)
 		for i := range values {
 			values[i] = damage(rng, events.Next().Value)
@@ -201,7 +212,7 @@ func TestRustOrdersRefuseWhatIsNotJSON(t *testing.T) {
 			counts[a.outcome]++
 		}
 	}
-	if counts[orderstage.Emit] < 1000 || counts[orderstage.Fail] < 1000 {
+	if counts[orderstage.Emit] < least || counts[orderstage.Fail] < least {
 		t.Errorf("outcomes %v: both sides of the rule should be seen", counts)
 	}
 }
@@ -247,6 +258,14 @@ func TestRustOrdersSize(t *testing.T) {
 // BenchmarkOrders is the order stage from records to records, fuel and restore
 // included, beside its native twin.
 func BenchmarkOrders(b *testing.B) {
+	benchOrders(b, guestFile{"rust-by-hand", "../examples/orders/orders.wasm"}, guestFile{"rust-pdk", rustOrders})
+}
+
+type guestFile struct{ name, file string }
+
+// benchOrders runs an order stage by guests, after the native twin.
+func benchOrders(b *testing.B, guests ...guestFile) {
+	b.Helper()
 	rt := newRuntime(b)
 	events := gen.New(1)
 	values := make([][]byte, 128)
@@ -272,11 +291,9 @@ func BenchmarkOrders(b *testing.B) {
 		orderstage.Batch(batch, out)
 		return nil
 	})
-	for _, g := range []struct{ name, file string }{
-		{"rust-by-hand", "../examples/orders/orders.wasm"},
-		{"rust-pdk", rustOrders},
-	} {
+	for _, g := range guests {
 		s := newStage(b, rt, g.file, sandbox.StageConfig{})
 		run(g.name, func(out *record.Results) error { return s.Process(b.Context(), batch, out) })
+		b.Logf("%s: %d units of fuel a record", g.name, s.Stats().Fuel/max(s.Stats().Records, 1))
 	}
 }
