@@ -3,12 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/millrace-io/millrace/cmd/internal/jsonvalue"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -119,8 +119,8 @@ func (d *differ) records(a, b *record.Record) {
 	if sameBytes(a.Value, b.Value) {
 		return
 	}
-	x, okX := document(a.Value)
-	y, okY := document(b.Value)
+	x, okX := jsonvalue.Document(a.Value)
+	y, okY := jsonvalue.Document(b.Value)
 	if before := len(d.changes); okX && okY {
 		d.json("value", x, y)
 		if len(d.changes) > before {
@@ -133,21 +133,6 @@ func (d *differ) records(a, b *record.Record) {
 
 // sameBytes keeps null apart from empty.
 func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
-
-// document is a value that is a JSON object or array.
-func document(b []byte) (any, bool) {
-	if t := bytes.TrimSpace(b); len(t) == 0 || t[0] != '{' && t[0] != '[' {
-		return nil, false
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var v any
-	if dec.Decode(&v) != nil {
-		return nil, false
-	}
-	_, err := dec.Token()
-	return v, err == io.EOF
-}
 
 // missing stands for what one side does not have.
 type missing struct{}

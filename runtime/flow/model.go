@@ -151,7 +151,12 @@ func (c *BranchCase) walk(stage func(*Stage), delivery func(*Delivery)) {
 
 // Connections are the names of the connections that the flow uses, sorted,
 // each once, anonymous ones among them (see Anonymous).
-func (f *Flow) Connections() []string {
+func (f *Flow) Connections() []string { return f.connections(true) }
+
+// KafkaConnections are those of Connections that are used as Kafka.
+func (f *Flow) KafkaConnections() []string { return f.connections(false) }
+
+func (f *Flow) connections(http bool) []string {
 	var names []string
 	topic := func(t *Topic) {
 		if t != nil {
@@ -163,7 +168,7 @@ func (f *Flow) Connections() []string {
 		switch {
 		case d.Kafka != nil:
 			names = append(names, d.Kafka.Connection)
-		case d.HTTP != nil:
+		case d.HTTP != nil && http:
 			names = append(names, d.HTTP.Connection)
 		}
 	}

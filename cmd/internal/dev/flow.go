@@ -160,7 +160,7 @@ func refused(path string, problems flow.Problems) error {
 
 // connect finds the flow's connections.
 func (l *layout) connect(f *flow.Flow, dir, broker string, getenv func(string) string) error {
-	kafka := kafkaConnections(f)
+	kafka := f.KafkaConnections()
 	documents, err := connectionDocuments(dir)
 	if err != nil {
 		return err
@@ -194,35 +194,6 @@ func (l *layout) connect(f *flow.Flow, dir, broker string, getenv func(string) s
 		l.feed = k.Topics[0]
 	}
 	return nil
-}
-
-// kafkaConnections are the names of the connections that f uses as Kafka.
-func kafkaConnections(f *flow.Flow) (names []string) {
-	topic := func(t *flow.Topic) {
-		if t != nil {
-			names = append(names, t.Connection)
-		}
-	}
-	delivery := func(d *flow.Delivery) {
-		topic(d.Aside)
-		if d.Kafka != nil {
-			names = append(names, d.Kafka.Connection)
-		}
-	}
-	if k := f.Source.Kafka; k != nil {
-		names = append(names, k.Connection)
-	}
-	topic(f.Aside)
-	for _, s := range f.AllStages() {
-		topic(s.Aside)
-	}
-	for _, d := range f.Deliveries() {
-		delivery(d)
-	}
-	for i := range f.Exceptions {
-		delivery(&f.Exceptions[i].Push)
-	}
-	return names
 }
 
 // connectionDocuments are the connections of a folder's documents, by name.

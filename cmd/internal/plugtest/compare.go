@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace-io/millrace/cmd/internal/jsonvalue"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -106,7 +107,7 @@ func (c *comparison) outcome(path string, w *want, g *got, in *record.Record) {
 func (c *comparison) pass(path string, at flow.Pos, g *got, in *record.Record) {
 	n := len(c.findings)
 	w := &wantRecord{at: at, exactly: true, value: &payload{at: at, bytes: in.Value}}
-	_, w.value.json = document(in.Value)
+	_, w.value.json = jsonvalue.Decode(in.Value)
 	c.record(path, w, g, in)
 	if len(c.findings) == n { // the same JSON, written otherwise
 		c.differ(at, path+".value", shown(in.Value), shown(g.record.Value))

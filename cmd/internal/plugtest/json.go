@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"math/big"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/millrace-io/millrace/cmd/internal/jsonvalue"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -22,8 +22,8 @@ func (c *comparison) payload(path string, w *payload, value []byte) {
 		return
 	}
 	if w.json && value != nil {
-		want, _ := document(w.bytes)
-		if got, ok := document(value); ok && uniqueKeys(value) {
+		want, _ := jsonvalue.Decode(w.bytes)
+		if got, ok := jsonvalue.Decode(value); ok && uniqueKeys(value) {
 			c.json(w.at, path, want, got, true)
 			return
 		}
@@ -33,8 +33,8 @@ func (c *comparison) payload(path string, w *payload, value []byte) {
 
 // has compares the fields that are named.
 func (c *comparison) has(path string, at flow.Pos, want, value []byte) {
-	w, _ := document(want)
-	g, ok := document(value)
+	w, _ := jsonvalue.Decode(want)
+	g, ok := jsonvalue.Decode(value)
 	if !ok || !uniqueKeys(value) {
 		c.differ(at, path, string(want), shown(value))
 		return
@@ -126,18 +126,6 @@ func sameNumber(a, b json.Number) bool {
 
 // same keeps null apart from empty.
 func same(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
-
-// document is a value that is one JSON value.
-func document(b []byte) (any, bool) {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var v any
-	if dec.Decode(&v) != nil {
-		return nil, false
-	}
-	_, err := dec.Token()
-	return v, err == io.EOF
-}
 
 // compact is a value as JSON.
 func compact(v any) string {

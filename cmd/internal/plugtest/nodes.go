@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/millrace-io/millrace/cmd/internal/jsonvalue"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -27,7 +28,7 @@ func payloadField(asJSON string, value []byte) field {
 // uniqueKeys reports whether a value is JSON that a map of YAML can hold: one
 // with a key twice is not.
 func uniqueKeys(value []byte) bool {
-	if _, ok := document(value); !ok {
+	if _, ok := jsonvalue.Decode(value); !ok {
 		return false
 	}
 	var unique func(n node) bool
@@ -165,7 +166,7 @@ func recordNode(w *wantRecord, g *got, in *record.Record) fields {
 	}
 	has := w.has != nil && uniqueKeys(r.Value)
 	if has {
-		doc, _ := document(r.Value)
+		doc, _ := jsonvalue.Decode(r.Value)
 		out = append(out, field{"has", pick(w.has, doc)})
 	}
 	if !has || w.value != nil {

@@ -1,14 +1,14 @@
 package preflight
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/millrace-io/millrace/cmd/internal/jsonvalue"
 )
 
 // stars stand for what is not shown.
@@ -49,17 +49,10 @@ func valueShown(b []byte) string {
 // document is a value that is a JSON object or array, and not too large to be
 // looked into. Its numbers are texts: 12.0 is not 12.
 func document(b []byte) (any, bool) {
-	if t := bytes.TrimSpace(b); len(b) > maxValue || len(t) == 0 || t[0] != '{' && t[0] != '[' {
+	if len(b) > maxValue {
 		return nil, false
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var v any
-	if dec.Decode(&v) != nil {
-		return nil, false
-	}
-	_, err := dec.Token()
-	return v, err == io.EOF
+	return jsonvalue.Document(b)
 }
 
 // differ walks through two JSON values.
