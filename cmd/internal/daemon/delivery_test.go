@@ -129,6 +129,11 @@ func TestAutoPauseAndResume(t *testing.T) {
 	if c, err := d.Connection(t.Context(), "partner"); err != nil || c.Usage == nil {
 		t.Errorf("connection %+v, %v", c, err)
 	}
+	p.set(func(received) (int, string) { return 502, "" })
+	poll(t, "the flow says what its last attempt met", func() (bool, string) {
+		f := status(t, d, "push")
+		return strings.Contains(f.Problem, "now: ") && strings.Contains(f.Problem, "502") && strings.Contains(f.Reason, "502"), f.Problem + " / " + f.Reason
+	})
 	p.set(nil)
 	p.awaitTaken(t, 50)
 	settled(t, d, "push", 50)

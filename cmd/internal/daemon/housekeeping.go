@@ -173,8 +173,11 @@ func (r *runner) watch(ctx context.Context, pipe *pipeline.Flow) {
 		r.rate.perSecond(pipe.Stats().In.Load(), time.Now())
 		p, err := r.pressure(doc)
 		if err == nil {
-			if now, changed := r.hold.decide(p, time.Now()); changed {
+			now, changed := r.hold.decide(p, time.Now())
+			if changed || now.kind != "" { // the reason may be another one
 				pipe.Hold(now.reason)
+			}
+			if changed {
 				if now.kind != "" {
 					r.log.Warn("the flow holds itself back; it goes on by itself", "kind", now.kind, "reason", now.reason)
 				} else {
