@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -131,5 +130,3 @@ func throughput(workers, runs int, worker func() func() error) (float64, error) 
 	}
 	return float64(workers*runs) / time.Since(began).Seconds(), failed
 }
-
-func best(v []float64) float64 { return slices.Max(v) }

@@ -443,9 +443,15 @@ func (b *bench) workers() error {
 			*side.rates = append(*side.rates, rate)
 		}
 	}
-	b.add(shown("order stage, Rust, one worker", "%.0f records/s", best(one)*batchRecords),
-		atLeast("two workers / one", best(two)/best(one), 1.9, "x").designed("2.00x"),
-		shown("two workers / one, native Go: what the machine gives", "%.3gx", best(nativeTwo)/best(nativeOne)))
+	var gain, machine, part []float64
+	for i := range one {
+		gain, machine = append(gain, two[i]/one[i]), append(machine, nativeTwo[i]/nativeOne[i])
+		part = append(part, gain[i]/machine[i])
+	}
+	b.add(shown("order stage, Rust, one worker", "%.0f records/s", median(one)*batchRecords),
+		shown("two workers / one", "%.3gx", median(gain)).designed("2.00x"),
+		shown("two workers / one, native Go: what the machine gives", "%.3gx", median(machine)),
+		atLeast("two workers / one, of what the machine gives", median(part), 0.95, "x").designed("1x"))
 	return nil
 }
 
