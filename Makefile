@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= 0.1.0-dev
 LDFLAGS := -s -w -X github.com/millrace-io/millrace/cmd/internal/flowd.Version=$(VERSION)
 
-.PHONY: all build quickstart test test-fast check fmt-check vet staticcheck cross mod-check faults chaos-delivery fuzz bench clean
+.PHONY: all build quickstart test test-fast check fmt-check vet staticcheck cross mod-check faults faults-kafka faults-rocketmq chaos-delivery fuzz bench clean
 
 all: build
 
@@ -17,20 +17,22 @@ quickstart: build
 
 # Modules of their own: the kit for Go, and the example that uses it.
 GO_MODULES := pdk/go examples/jt808
+# And that of the bench, whose contestants need what the product does not.
+BENCH := cmd/bench
 
 # Everything: what `check` checks, and all tests with the race detector. The
 # second line is what is too slow with it: part of the spec tests, thirty
 # kills instead of twelve, a guest in Go, and rounds of hostile guests that put
 # back 64 MiB each time.
-test: check
+test: check brokers-prepare
 	$(GO) test -race -timeout 20m -skip '^($(KIT_TESTS))$$' ./...
-	@for m in $(GO_MODULES); do (cd $$m && GOWORK=off $(GO) test -race ./...) || exit 1; done
+	@for m in $(GO_MODULES) $(BENCH); do (cd $$m && GOWORK=off $(GO) test -race ./...) || exit 1; done
 	$(GO) test -timeout 20m ./plugins/rewrite ./plugins/plugintest/guests ./plugins/plugintest/hostile ./cmd/internal/faulttest
 
 # Under a minute, for daily work.
 test-fast:
 	$(GO) test -short ./...
-	@for m in $(GO_MODULES); do (cd $$m && GOWORK=off $(GO) test -short ./...) || exit 1; done
+	@for m in $(GO_MODULES) $(BENCH); do (cd $$m && GOWORK=off $(GO) test -short ./...) || exit 1; done
 
 # That a stranger's empty project can install each kit and build with it.
 KIT_TESTS := TestRustCrateIsEnoughForAStranger|TestGoModuleIsEnoughForAStranger|TestASPackage
@@ -46,13 +48,16 @@ fmt-check:
 vet:
 	$(GO) vet ./...
 	@for m in $(GO_MODULES); do (cd $$m && GOWORK=off $(GO) vet ./... && GOWORK=off GOOS=wasip1 GOARCH=wasm $(GO) vet .) || exit 1; done
+	cd $(BENCH) && GOWORK=off $(GO) vet ./...
 
 staticcheck:
 	$(GO) tool staticcheck ./...
+	@check=$$($(GO) tool -n staticcheck) && cd $(BENCH) && GOWORK=off $$check ./...
 
 mod-check:
 	$(GO) mod verify >/dev/null
 	$(GO) mod tidy -diff
+	cd $(BENCH) && GOWORK=off $(GO) mod tidy -diff
 
 # Packs the plugin development kits that flowctl takes along.
 .PHONY: generate generate-check
@@ -78,6 +83,14 @@ wasm-fixtures: wasm-check
 faults:
 	MILLRACE_FAULT_LONG=1 $(GO) test -count=1 -v -timeout 60m ./cmd/internal/faulttest
 
+# A hundred faults of real Kafka brokers and of the node between them.
+faults-kafka: brokers-fetch
+	MILLRACE_FAULT_KAFKA=100 $(GO) test -count=1 -v -timeout 60m -run 'TestRealKafka$$' ./cmd/internal/faulttest
+
+# The same of RocketMQ's name server and broker: fifty.
+faults-rocketmq: brokers-fetch
+	MILLRACE_FAULT_ROCKETMQ=50 $(GO) test -count=1 -v -timeout 60m -run 'TestRocketMQ$$' ./cmd/internal/faulttest
+
 # A million records to a partner with all troubles at once, and twenty SIGKILLs
 # of the node.
 chaos-delivery:
@@ -91,9 +104,11 @@ fuzz:
 
 # The figures of the design with their bars.
 bench:
-	$(GO) run ./cmd/bench $(ARGS)
+	$(GO) build -C $(BENCH) -o $(CURDIR)/bin/bench .
+	bin/bench $(ARGS)
 
 clean:
 	rm -rf bin
 
 include examples/wasm.mk
+include examples/brokers.mk

@@ -67,6 +67,12 @@ type walk struct {
 // begin prepares an example. Its commands need curl, and what else is named.
 func begin(t *testing.T, example string, needs ...string) *walk {
 	t.Helper()
+	return beginAt(t, example, nil, needs...)
+}
+
+// beginAt also replaces what stands in the example: old and new in turn.
+func beginAt(t *testing.T, example string, moved []string, needs ...string) *walk {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("runs real processes for seconds")
 	}
@@ -79,7 +85,7 @@ func begin(t *testing.T, example string, needs ...string) *walk {
 		t.Fatal(err)
 	}
 	w := &walk{t: t, root: t.TempDir(), node: freeAddr(t)}
-	w.moved = strings.NewReplacer("127.0.0.1:7070", w.node, "127.0.0.1:8088", freeAddr(t), "127.0.0.1:19092", freeAddr(t), "/tmp/millrace-", w.root+"/tmp-")
+	w.moved = strings.NewReplacer(append(moved, "127.0.0.1:7070", w.node, "127.0.0.1:8088", freeAddr(t), "127.0.0.1:19092", freeAddr(t), "/tmp/millrace-", w.root+"/tmp-")...)
 	if err := os.Symlink(programs, filepath.Join(w.root, "bin")); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +106,18 @@ func begin(t *testing.T, example string, needs ...string) *walk {
 		if d.Name() == "README.md" {
 			w.blocks = page.Blocks(t, text)
 		}
-		return os.WriteFile(filepath.Join(to, d.Name()), []byte(text), 0o644)
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, rel)), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), []byte(text), info.Mode())
 	})
 	if err != nil {
 		t.Fatal(err)
