@@ -15,6 +15,10 @@ import (
 // ErrClosed is what a source or a sink answers with after its Close.
 var ErrClosed = errors.New("connector is closed")
 
+// ErrNoTopic is found in the error of a source whose topic is not there yet. It
+// is waited for: what is written to it from its beginning is the reader's.
+var ErrNoTopic = errors.New("the topic is not there yet")
+
 // Found is a partition that a source has at the moment.
 type Found struct {
 	record.Partition

@@ -46,7 +46,7 @@ type Config struct {
 	// every request to the base's scheme and host that has none. It never
 	// appears in an error.
 	Authorization string
-	// TLS, if not nil, replaces the default settings for https (see NewTLS).
+	// TLS, if not nil, replaces the default settings for https (see connector.NewTLS).
 	TLS *tls.Config
 }
 

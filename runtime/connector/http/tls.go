@@ -8,38 +8,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"reflect"
 	"time"
 
-	"github.com/millrace-io/millrace/runtime/record"
+	"github.com/millrace-io/millrace/runtime/connector"
 )
-
-// NewTLS makes the settings for https. ca is PEM with the certificates that
-// the server's must lead to; empty: the system's. cert and key are PEM with the
-// client's certificate, those between it and its root behind it, and its
-// private key; both empty: it has none. The error is a *record.Error of class
-// config that does not tell any of them.
-func NewTLS(ca, cert, key []byte) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(ca) > 0 {
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, record.Errorf(record.Config, "http: tls: `ca` holds no certificate in PEM: give one")
-		}
-	}
-	switch {
-	case len(cert) == 0 && len(key) == 0:
-		return cfg, nil
-	case len(cert) == 0 || len(key) == 0:
-		return nil, record.Errorf(record.Config, "http: tls: a client's certificate and its key go together: give both or none")
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, record.Errorf(record.Config, "http: tls: the client's certificate and key cannot be used: give a certificate and the private key that belongs to it, both in PEM")
-	}
-	cfg.Certificates = []tls.Certificate{pair}
-	return cfg, nil
-}
 
 // isTrust reports whether two sides cannot agree on a secure connection, which
 // no waiting mends.
@@ -60,18 +32,10 @@ func isTrust(err error) bool {
 }
 
 // isRefusal reports whether the other side ended the handshake with an alert
-// (RFC 8446, 6.2) that says no to what we are or can. crypto/tls has no
-// exported type for one, only a byte.
+// (RFC 8446, 6.2) that says no to what we are or can.
 func isRefusal(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	if !ok || op.Op != "remote error" || op.Err == nil {
-		return false
-	}
-	v := reflect.ValueOf(op.Err)
-	if v.Kind() != reflect.Uint8 {
-		return false
-	}
-	switch v.Uint() {
+	code, _ := connector.Alert(err)
+	switch code {
 	case 40, // handshake_failure
 		42, 43, 44, 45, 46, // certificates: bad, unsupported, revoked, expired, unknown
 		48,     // unknown_ca

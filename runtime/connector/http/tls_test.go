@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace-io/millrace/runtime/connector"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -68,7 +69,7 @@ func TestClientCertificates(t *testing.T) {
 	srv.StartTLS()
 	defer srv.Close()
 
-	cfg, err := NewTLS(caPEM, ourPEM, ourKey)
+	cfg, err := connector.NewTLS(caPEM, ourPEM, ourKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestClientCertificates(t *testing.T) {
 	if err != nil || string(resp.Body) != "millrace" {
 		t.Fatalf("got %v, %v", resp, err)
 	}
-	if cfg, err = NewTLS(caPEM, nil, nil); err != nil {
+	if cfg, err = connector.NewTLS(caPEM, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err = client(t, Config{Base: srv.URL, TLS: cfg}).Send(t.Context(), at(srv, "POST", "/", "x"), 0)
@@ -95,7 +96,7 @@ func TestClientCertificates(t *testing.T) {
 		{"of another key", nil, ourPEM, srvKey, "cannot be used"},
 		{"no key", nil, ourPEM, []byte("s3cret"), "cannot be used"},
 	} {
-		_, err := NewTLS(tc.ca, tc.cert, tc.key)
+		_, err := connector.NewTLS(tc.ca, tc.cert, tc.key)
 		if e := record.AsError(err); e == nil || e.Class != record.Config || !strings.Contains(e.Message, tc.want) || strings.Contains(e.Message, "s3cret") {
 			t.Errorf("%s: got %v", tc.name, err)
 		}

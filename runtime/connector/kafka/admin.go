@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -23,12 +24,17 @@ type topic struct {
 	name       string
 	id         [16]byte
 	partitions int
+	internal   bool
 	err        error // kerr's, or nil
 }
 
-// describe asks for topics by name. The topics come in the order of names.
+// settles is how long a topic may need after it was made.
+const settles = 2 * time.Second
+
+// describe asks for topics by name. The topics come in the order of names. With
+// create, brokers that make topics on demand make those that are missing, which
+// is waited for.
 func describe(ctx context.Context, cl *kgo.Client, names []string, create bool) ([]topic, error) {
-	const settles = 5 * time.Second // how long a topic may need after it was made
 	deadline := time.Now().Add(settles)
 	for {
 		topics, err := describeOnce(ctx, cl, names, create)
@@ -37,13 +43,13 @@ func describe(ctx context.Context, cl *kgo.Client, names []string, create bool) 
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return topics, nil
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// settling reports whether a topic is being made.
+// settling reports whether a topic may be about to be made.
 func settling(topics []topic) bool {
 	for _, t := range topics {
 		if errors.Is(t.err, kerr.LeaderNotAvailable) || errors.Is(t.err, kerr.UnknownTopicOrPartition) {
@@ -61,17 +67,13 @@ func describeOnce(ctx context.Context, cl *kgo.Client, names []string, create bo
 		t.Topic = kmsg.StringPtr(name)
 		req.Topics = append(req.Topics, t)
 	}
-	resp, err := req.RequestWith(ctx, cl)
+	all, err := metadata(ctx, cl, req)
 	if err != nil {
 		return nil, err
 	}
 	byName := make(map[string]topic, len(names))
-	for i := range resp.Topics {
-		t := &resp.Topics[i]
-		if t.Topic == nil {
-			continue
-		}
-		byName[*t.Topic] = topic{name: *t.Topic, id: t.TopicID, partitions: len(t.Partitions), err: kerr.ErrorForCode(t.ErrorCode)}
+	for _, t := range all {
+		byName[t.name] = t
 	}
 	topics := make([]topic, 0, len(names))
 	for _, name := range names {
@@ -84,9 +86,31 @@ func describeOnce(ctx context.Context, cl *kgo.Client, names []string, create bo
 	return topics, nil
 }
 
+// describeAll asks for all topics that the connection's user may see.
+func describeAll(ctx context.Context, cl *kgo.Client) ([]topic, error) {
+	return metadata(ctx, cl, kmsg.NewPtrMetadataRequest()) // null: all
+}
+
+func metadata(ctx context.Context, cl *kgo.Client, req *kmsg.MetadataRequest) ([]topic, error) {
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return nil, err
+	}
+	topics := make([]topic, 0, len(resp.Topics))
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		if t.Topic == nil {
+			continue
+		}
+		topics = append(topics, topic{name: *t.Topic, id: t.TopicID, partitions: len(t.Partitions), internal: t.IsInternal, err: kerr.ErrorForCode(t.ErrorCode)})
+	}
+	return topics, nil
+}
+
 // listOffsets asks the leaders of the partitions for an offset: the earliest,
 // the latest, or that of the first record that is not older than at (Unix
-// milliseconds; -1 if there is none).
+// milliseconds; -1 if there is none). Those of partitions that could be told
+// come beside the error of the first that could not.
 func listOffsets(ctx context.Context, cl *kgo.Client, ps []record.Partition, at int64) (map[record.Partition]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
@@ -105,22 +129,21 @@ func listOffsets(ctx context.Context, cl *kgo.Client, ps []record.Partition, at 
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, rp)
 	}
 	resp, err := req.RequestWith(ctx, cl)
-	if err != nil {
+	if resp == nil {
 		return nil, err
 	}
-	offsets := make(map[record.Partition]int64, len(ps))
+	offsets := make(map[record.Partition]int64, len(ps)) // of the brokers that answered
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return nil, err
+			if e := kerr.ErrorForCode(p.ErrorCode); e != nil {
+				err = cmp.Or(err, e)
+				continue
 			}
 			offsets[record.Partition{Topic: t.Topic, Num: p.Partition}] = p.Offset
 		}
 	}
-	for _, p := range ps {
-		if _, ok := offsets[p]; !ok {
-			return nil, kerr.UnknownTopicOrPartition
-		}
+	if len(offsets) < len(ps) {
+		err = cmp.Or(err, error(kerr.UnknownTopicOrPartition))
 	}
-	return offsets, nil
+	return offsets, err
 }

@@ -25,8 +25,15 @@ type Config struct {
 	Brokers []string
 	// ClientID is the name the brokers see. Default "millrace".
 	ClientID string
-	// TLS, if not nil, is what connections are secured with.
-	TLS *tls.Config
+	// Rack is where this node stands, as the brokers name racks; records are
+	// then fetched from a replica there. Default: from the leaders.
+	Rack string
+	// TLS, if not nil, says what connections are secured with. It is asked for
+	// each new connection, so that renewed files take effect without a restart;
+	// without a ServerName the broker's host is taken.
+	TLS func() (*tls.Config, error)
+	// SASL, if not nil, says who we are.
+	SASL *SASL
 	// DialTimeout bounds one attempt to connect. Default 10 s.
 	DialTimeout time.Duration
 	// MetadataMinAge is how long answers about topics are kept at least,
@@ -66,22 +73,38 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("kafka: broker %q is not host:port", b))
 		}
 	}
+	if c.SASL != nil {
+		errs = append(errs, c.SASL.validate())
+	}
 	return errors.Join(errs...)
+}
+
+// Warning says what is doubtful about settings that work, or is empty.
+func (c Config) Warning() string {
+	if c.SASL != nil && c.SASL.Mechanism == Plain && c.TLS == nil {
+		return "the password crosses the network as it is: give the connection `tls`, or take scram-sha-512"
+	}
+	return ""
 }
 
 // options are the client options that source, sink and Check share.
 func (c Config) options(h *health) []kgo.Opt {
+	h.cfg = c
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(slices.Clone(c.Brokers)...),
 		kgo.ClientID(c.ClientID),
-		kgo.DialTimeout(c.DialTimeout),
+		kgo.Dialer(c.dial),
 		kgo.MetadataMinAge(c.MetadataMinAge),
+		kgo.AlwaysRetryEOF(),
 		kgo.DisableClientMetrics(),
 		kgo.WithLogger(logger{c.Logger}),
 		kgo.WithHooks(h),
 	}
-	if c.TLS != nil {
-		opts = append(opts, kgo.DialTLSConfig(c.TLS))
+	if c.Rack != "" {
+		opts = append(opts, kgo.Rack(c.Rack))
+	}
+	if c.SASL != nil {
+		opts = append(opts, kgo.SASL(c.SASL.mechanism()))
 	}
 	if c.RetryBackoff != nil {
 		opts = append(opts, kgo.RetryBackoffFn(c.RetryBackoff))

@@ -33,7 +33,7 @@ func forbidden(what string, err error) *record.Error {
 
 // isForbidden reports whether the broker does not let us.
 func isForbidden(err error) bool {
-	for _, e := range []error{kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState} {
+	for _, e := range []error{kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -52,13 +52,20 @@ func (s *Source) topicError(t topic) *record.Error {
 	case errors.Is(t.err, kerr.UnknownTopicOrPartition) && seen:
 		return deleted(t.name, id)
 	case errors.Is(t.err, kerr.UnknownTopicOrPartition):
-		return record.Errorf(record.Config, "topic %q does not exist at %s: make it, or correct the flow's source", t.name, s.brokers())
+		return &record.Error{Class: record.Retryable, Err: connector.ErrNoTopic,
+			Message: fmt.Sprintf("topic %q does not exist at %s: make it, or correct the flow's source", t.name, s.brokers())}
 	case isForbidden(t.err):
 		return forbidden(fmt.Sprintf("read topic %q", t.name), t.err)
 	case kerr.IsRetriable(t.err):
 		return record.Errorf(record.Retryable, "topic %q: %w", t.name, t.err)
 	}
 	return record.Errorf(record.Config, "topic %q: %w", t.name, t.err)
+}
+
+// noMatch is why a source with a pattern reads nothing.
+func (s *Source) noMatch() *record.Error {
+	return &record.Error{Class: record.Retryable, Err: connector.ErrNoTopic,
+		Message: fmt.Sprintf("no topic at %s matches the pattern %s: make one, or correct the flow's source", s.brokers(), s.cfg.Pattern)}
 }
 
 // requestError classifies the failure of a request of the source's own.
@@ -73,70 +80,107 @@ func (s *Source) requestError(ctx context.Context, what string, err error) error
 		return connector.ErrClosed
 	case isForbidden(err):
 		return forbidden(what, err)
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		return record.Errorf(record.Config, "%s: %w", what, err)
+	}
+	if p := s.health.problem(); p != "" {
+		return record.Errorf(record.Retryable, "%s: %s", what, p)
 	}
 	return record.Errorf(record.Retryable, "%s: %w", what, err)
 }
 
-// explain finds out why p cannot be fetched at the offset at. It returns nil
-// when trying again is right. gone says that the topic is not the one that was
-// assigned.
-func (s *Source) explain(ctx context.Context, p record.Partition, at int64, known [16]byte, err error) (why *record.Error, gone bool) {
+// explain finds out why p cannot be fetched at the offset at. known is the id
+// of the topic that was assigned.
+func (s *Source) explain(ctx context.Context, p record.Partition, at int64, known [16]byte, err error) verdict {
 	if e, ok := errors.AsType[*record.Error](err); ok {
-		return e, true
+		return verdict{why: e, gone: true}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*s.patience+4*time.Second)
 	defer cancel()
-	if _, ok := errors.AsType[*kgo.ErrDataLoss](err); ok || errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition) {
-		topics, derr := describe(ctx, s.cl, []string{p.Topic}, false)
-		if derr != nil {
-			return nil, false
+	loss, lost := errors.AsType[*kgo.ErrDataLoss](err)
+	if lost || ofTopic(err) || errors.Is(err, kerr.OffsetOutOfRange) {
+		if v, done := s.explainTopic(ctx, p.Topic, known); done {
+			return v
 		}
-		switch t := topics[0]; {
-		case errors.Is(t.err, kerr.UnknownTopicOrPartition):
-			return deleted(p.Topic, known), true
-		case t.err != nil:
-			return nil, false
-		case known != [16]byte{} && t.id != known:
-			return recreated(p.Topic, known, t.id), true
-		case int(p.Num) >= t.partitions:
-			return record.Errorf(record.Config, "topic %q has no partition %d: it has %d", p.Topic, p.Num, t.partitions), false
-		}
-	}
-	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
-		return record.Errorf(record.Config, "the broker lost records: position %d was read, and the log of the same leader epoch now ends at %d; "+
-			"records between the two may come again with other contents: delete the flow and apply it again", loss.ConsumedTo, loss.ResetTo), false
 	}
 	switch {
+	case lost:
+		return verdict{why: record.Errorf(record.Config, "the broker lost records: position %d was read, and the log of the same leader epoch now ends at %d; "+
+			"records between the two may come again with other contents: choose where to go on: %s", loss.ConsumedTo, loss.ResetTo, resetTo(p, loss.ResetTo))}
 	case errors.Is(err, kerr.OffsetOutOfRange):
-		first, err1 := listOffsets(ctx, s.cl, []record.Partition{p}, earliest)
-		end, err2 := listOffsets(ctx, s.cl, []record.Partition{p}, latest)
-		if err1 != nil || err2 != nil {
-			return nil, false
-		}
-		switch {
-		case at < first[p]:
-			return record.Errorf(record.Config, "position %d is no longer in the log, which begins at %d and ends at %d: %d records were deleted before they were read; "+
-				"delete the flow and apply it again to go on without them", at, first[p], end[p], first[p]-at), false
-		case at > end[p]:
-			return record.Errorf(record.Config, "position %d is behind the end of the log, which begins at %d and ends at %d: the log was cut off; "+
-				"delete the flow and apply it again to read what is there", at, first[p], end[p]), false
-		}
-		return nil, false
+		return s.explainRange(ctx, p, at)
 	case isForbidden(err):
-		return forbidden(fmt.Sprintf("read topic %q", p.Topic), err), false
-	case kerr.IsRetriable(err):
-		return nil, false
+		return verdict{why: forbidden(fmt.Sprintf("read topic %q", p.Topic), err)}
+	case kerr.IsRetriable(err), isTransport(err):
+		return verdict{}
 	}
-	if ke, ok := errors.AsType[*kerr.Error](err); ok {
-		return record.Errorf(record.Config, "fetch at position %d: %w", at, ke), false
+	if large, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+		return verdict{why: record.Errorf(record.Config, "the batch at position %d takes more than %d bytes once it is decompressed: pass over it: %s", large.Offset, s.cfg.MaxBatchBytes, resetTo(p, large.NextOffset))}
 	}
-	if _, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		return record.Errorf(record.Config, "fetch at position %d: %w: delete the flow and apply it again", at, err), false
+	return verdict{why: record.Errorf(record.Config, "fetch at position %d: %w", at, err)}
+}
+
+// ofTopic reports whether an error says that a topic is gone.
+func ofTopic(err error) bool {
+	for _, e := range []error{kerr.UnknownTopicID, kerr.UnknownTopicOrPartition, kerr.InconsistentTopicID} {
+		if errors.Is(err, e) {
+			return true
+		}
 	}
-	if isTransport(err) {
-		return nil, false
+	return false
+}
+
+// explainTopic reports whether what is known of a topic ends the inquiry.
+func (s *Source) explainTopic(ctx context.Context, name string, known [16]byte) (v verdict, done bool) {
+	gone := func(t topic) bool { return errors.Is(t.err, kerr.UnknownTopicOrPartition) }
+	other := func(t topic) bool { return t.err == nil && known != [16]byte{} && t.id != known }
+	t, err := beyondDoubt(ctx, s.patience, func(ctx context.Context) (topic, error) {
+		topics, err := describe(ctx, s.cl, []string{name}, false)
+		if err != nil {
+			return topic{}, err
+		}
+		return topics[0], nil
+	}, func(t topic) bool { return gone(t) || other(t) })
+	switch {
+	case err != nil:
+		return verdict{}, true
+	case gone(t):
+		return verdict{why: deleted(name, known), gone: true}, true
+	case other(t):
+		return verdict{why: recreated(name, known, t.id), gone: true}, true
 	}
-	return record.Errorf(record.Config, "fetch at position %d: %w", at, err), false
+	return verdict{}, t.err != nil
+}
+
+// explainRange is for a position that the leader says is not in its log.
+func (s *Source) explainRange(ctx context.Context, p record.Partition, at int64) verdict {
+	type bounds struct{ first, end int64 }
+	// A leader that has just been elected may for a moment know of less than
+	// the one before it.
+	b, err := beyondDoubt(ctx, s.patience, func(ctx context.Context) (bounds, error) {
+		first, err := listOffsets(ctx, s.cl, []record.Partition{p}, earliest)
+		if err != nil {
+			return bounds{}, err
+		}
+		end, err := listOffsets(ctx, s.cl, []record.Partition{p}, latest)
+		return bounds{first[p], end[p]}, err
+	}, func(b bounds) bool { return at > b.end })
+	switch {
+	case err != nil:
+		return verdict{}
+	case at > b.end:
+		return verdict{why: record.Errorf(record.Config, "position %d is behind the end of the log, which begins at %d and ends at %d: the log was cut off, and what is written there now are other records; "+
+			"choose where to go on: %s", at, b.first, b.end, resetTo(p, b.end))}
+	case at >= b.first:
+		return verdict{}
+	case s.cfg.OutOfRange == OutOfRangeEarliest:
+		return verdict{skipTo: b.first}
+	case s.cfg.OutOfRange == OutOfRangeLatest:
+		return verdict{skipTo: b.end}
+	}
+	return verdict{why: record.Errorf(record.Config, "position %d is no longer in the log, which begins at %d and ends at %d: %d records were deleted before they were read; "+
+		"go on without them: %s; or set `out_of_range` in its source", at, b.first, b.end, b.first-at, resetTo(p, b.first))}
+}
+
+// resetTo is the next step of who lets a flow go on elsewhere.
+func resetTo(p record.Partition, at int64) string {
+	return fmt.Sprintf("`flowctl flow offsets reset FLOW --to %s/%d=%d`, then `flowctl flow start FLOW`", p.Topic, p.Num, at)
 }

@@ -2,18 +2,24 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // health keeps what went wrong last with each broker, from the client's hooks.
 type health struct {
-	mu   sync.Mutex
-	last map[int32]setback // by broker; guarded by mu
+	cfg Config // set by options, before the client starts
+
+	mu    sync.Mutex
+	last  map[int32]setback // by broker; guarded by mu
+	fresh map[int32]bool    // brokers whose newest connection has answered no request; guarded by mu
 }
 
 type setback struct {
@@ -25,7 +31,7 @@ type setback struct {
 // than the client's longest wait between two attempts and a dial's timeout.
 const failureLasts = 20 * time.Second
 
-func newHealth() *health { return &health{last: map[int32]setback{}} }
+func newHealth() *health { return &health{last: map[int32]setback{}, fresh: map[int32]bool{}} }
 
 var (
 	_ kgo.HookBrokerConnect = (*health)(nil)
@@ -34,23 +40,53 @@ var (
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
 func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
+		return // who asked did not wait
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
-		h.last[meta.NodeID] = setback{err, time.Now()}
+		h.ill(meta, opening, err)
 		return
 	}
-	h.well(meta.NodeID)
+	h.fresh[meta.NodeID] = true
 }
 
 // OnBrokerE2E implements kgo.HookBrokerE2E.
-func (h *health) OnBrokerE2E(meta kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E) {
-	if e.Err() != nil {
-		return
+func (h *health) OnBrokerE2E(meta kgo.BrokerMetadata, key int16, e kgo.BrokerE2E) {
+	if isOpening(key) {
+		return // OnBrokerConnect tells how these end
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.well(meta.NodeID)
+	switch {
+	case e.Err() == nil:
+		delete(h.fresh, meta.NodeID)
+		h.well(meta.NodeID)
+	case h.fresh[meta.NodeID] && closed(e.Err()):
+		h.ill(meta, requesting, e.Err())
+	}
+}
+
+// isOpening reports whether a request belongs to the opening of a connection.
+func isOpening(key int16) bool {
+	return key == kmsg.ApiVersions.Int16() || key == kmsg.SASLHandshake.Int16() || key == kmsg.SASLAuthenticate.Int16()
+}
+
+// ill notes a failure. mu is held.
+func (h *health) ill(meta kgo.BrokerMetadata, at phase, err error) {
+	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
+	h.last[meta.NodeID] = setback{h.cfg.explainConnect(meta.NodeID, addr, at, err), time.Now()}
+}
+
+// phase is how far the newest connection has come.
+func (h *health) phase() phase {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.fresh) > 0 {
+		return requesting
+	}
+	return opening
 }
 
 // well forgets what was wrong with a broker, and with the addresses that the

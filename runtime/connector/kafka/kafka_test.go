@@ -40,6 +40,7 @@ func source(t *testing.T, c *kfake.Cluster, topics ...string) *Source {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.patience = 300 * time.Millisecond
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }

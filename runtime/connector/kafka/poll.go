@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -24,6 +23,9 @@ type part struct {
 	paused  bool          // by the caller
 	stopped bool          // the client was asked to fetch no more of it
 	queued  bool          // in ready
+	doubted bool          // a fetch failed, and it is being asked why: the client does not fetch it
+	again   int           // how often in a row such a failure meant nothing
+	floor   int64         // fetched from here on: what lies below, and after held, is passed over
 	held    []*kgo.Record // fetched and not delivered
 	bytes   int           // of held
 }
@@ -105,7 +107,8 @@ func (s *Source) interrupt() {
 // An error is ctx's, connector.ErrClosed, or a *connector.PartitionError of
 // class config: the position is no longer in the log, the topic was deleted or
 // made anew, reading is forbidden. That partition is delivered no further until
-// it is assigned again; the others go on with the next Poll.
+// it is assigned again; the others go on with the next Poll. With OutOfRange
+// set, a position that is no longer in the log moves on in place of the error.
 func (s *Source) Poll(ctx context.Context) (*record.Batch, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -145,11 +148,8 @@ func (s *Source) Poll(ctx context.Context) (*record.Batch, error) {
 
 		s.mu.Lock()
 		s.stop = nil
-		bad := s.accept(fetches)
+		s.accept(ctx, fetches)
 		s.mu.Unlock()
-		for _, f := range bad {
-			s.fail(ctx, f)
-		}
 	}
 }
 
@@ -175,21 +175,43 @@ func (s *Source) take() *record.Batch {
 			continue
 		}
 		n := min(len(pt.held), s.cfg.BatchRecords)
-		b := pt.batch(pt.held[:n])
+		b := pt.batch(s.empty(n), pt.held[:n])
 		pt.held = pt.held[n:]
 		if len(pt.held) > 0 {
 			s.ready = append(s.ready, pt)
 		} else {
 			pt.held, pt.bytes, pt.queued = nil, 0, false
+			pt.next = max(pt.next, pt.floor)
+			b.Next = pt.next
 		}
 		return b
 	}
 	return nil
 }
 
-// batch converts fetched records and moves the position behind them.
-func (pt *part) batch(recs []*kgo.Record) *record.Batch {
-	b := &record.Batch{Partition: pt.id, Records: make([]record.Record, 0, len(recs))}
+// empty is a batch with room for n records.
+func (s *Source) empty(n int) *record.Batch {
+	b, _ := s.spare.Get().(*record.Batch)
+	if b == nil {
+		b = &record.Batch{}
+	}
+	if cap(b.Records) < n {
+		b.Records = make([]record.Record, 0, (n+127)&^127) // fetches differ a little in size; the next one shall fit
+	}
+	return b
+}
+
+// Recycle takes back a batch that Poll returned, so that a later one is made in
+// its memory. Nobody may look at it any more; what its records refer to stays.
+func (s *Source) Recycle(b *record.Batch) {
+	clear(b.Records) // what lies there keeps nobody's bytes
+	*b = record.Batch{Records: b.Records[:0]}
+	s.spare.Put(b)
+}
+
+// batch converts fetched records into b and moves the position behind them.
+func (pt *part) batch(b *record.Batch, recs []*kgo.Record) *record.Batch {
+	b.Partition = pt.id
 	for _, r := range recs {
 		pt.bytes -= size(r)
 		pt.next = r.Offset + 1
@@ -251,7 +273,7 @@ func (s *Source) plan() orders {
 		held += pt.bytes
 	}
 	for p, pt := range s.parts {
-		if !pt.told {
+		if !pt.told && !pt.doubted {
 			pt.told = true
 			if o.add == nil {
 				o.add = map[string]map[int32]kgo.Offset{}
@@ -299,16 +321,8 @@ func (o *orders) run(cl *kgo.Client) {
 	}
 }
 
-// badFetch is a partition that the client cannot go on with.
-type badFetch struct {
-	pt  *part
-	err error
-}
-
-// accept takes over what the client brought and returns what went wrong. mu is
-// held.
-func (s *Source) accept(fetches kgo.Fetches) []badFetch {
-	var bad []badFetch
+// accept takes over what the client brought; ctx is the poll's. mu is held.
+func (s *Source) accept(ctx context.Context, fetches kgo.Fetches) {
 	for i := range fetches {
 		for j := range fetches[i].Topics {
 			t := &fetches[i].Topics[j]
@@ -319,17 +333,25 @@ func (s *Source) accept(fetches kgo.Fetches) []badFetch {
 					continue
 				}
 				if id, ok := s.ids[t.Topic]; ok && t.TopicID != [16]byte{} && t.TopicID != id {
-					bad = append(bad, badFetch{pt, recreated(t.Topic, id, t.TopicID)})
+					s.doubt(ctx, badFetch{pt, recreated(t.Topic, id, t.TopicID)})
 					continue
 				}
-				pt.hold(s, fp.Records)
+				if len(fp.Records) > 0 && fp.Records[0].Offset < pt.fetchFrom() {
+					// The client has gone back: the log was cut off. It says so,
+					// but what it fetched since may come first.
+					s.doubt(ctx, badFetch{pt, &kgo.ErrDataLoss{Topic: t.Topic, Partition: fp.Partition, ConsumedTo: pt.fetchFrom(), ResetTo: fp.Records[0].Offset}})
+					continue
+				}
+				if len(fp.Records) > 0 {
+					pt.again = 0
+					pt.hold(s, fp.Records)
+				}
 				if fp.Err != nil {
-					bad = append(bad, badFetch{pt, fp.Err})
+					s.doubt(ctx, badFetch{pt, fp.Err})
 				}
 			}
 		}
 	}
-	return bad
 }
 
 // hold keeps fetched records until they are taken.
@@ -351,53 +373,10 @@ func (pt *part) hold(s *Source, recs []*kgo.Record) {
 	}
 }
 
-// fetchFrom is the offset after everything that was fetched.
+// fetchFrom is the offset after everything that was fetched or passed over.
 func (pt *part) fetchFrom() int64 {
 	if n := len(pt.held); n > 0 {
-		return pt.held[n-1].Offset + 1
+		return max(pt.held[n-1].Offset+1, pt.floor)
 	}
-	return pt.next
-}
-
-// fail finds out what a fetch error means. Unless it heals by itself, Poll
-// reports it, and what was fetched and not delivered is given up.
-func (s *Source) fail(ctx context.Context, f badFetch) {
-	if errors.Is(f.err, context.Canceled) || errors.Is(f.err, kgo.ErrClientClosed) {
-		return
-	}
-	s.mu.Lock()
-	at, known := f.pt.fetchFrom(), s.ids[f.pt.id.Topic]
-	s.mu.Unlock()
-	why, gone := s.explain(ctx, f.pt.id, at, known, f.err)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.parts[f.pt.id] != f.pt {
-		return
-	}
-	if why == nil {
-		if f.pt.told {
-			s.remove = append(s.remove, f.pt.id)
-			f.pt.told, f.pt.stopped = false, false
-		}
-		return
-	}
-	if !gone {
-		s.giveUp(f.pt.id, why)
-		return
-	}
-	// The client must forget the topic, and with it all its partitions.
-	s.purge = append(s.purge, f.pt.id.Topic)
-	delete(s.ids, f.pt.id.Topic)
-	for p := range s.parts {
-		if p.Topic == f.pt.id.Topic {
-			s.giveUp(p, why)
-		}
-	}
-}
-
-// giveUp ends the assignment of p with an error. mu is held.
-func (s *Source) giveUp(p record.Partition, why *record.Error) {
-	s.drop(p)
-	s.failed = append(s.failed, &connector.PartitionError{Partition: p, Err: why})
+	return max(pt.next, pt.floor)
 }

@@ -93,8 +93,25 @@ type Sink struct {
 	life context.Context
 	end  context.CancelFunc
 
-	waiting  atomic.Int64 // records without an answer
-	progress atomic.Int64 // Unix nanoseconds of the last answer, or of the first record after a rest
+	answer   func(*kgo.Record, error) // answered, made once
+	spare    sync.Pool                // of *shipment
+	waiting  atomic.Int64             // records without an answer
+	progress progress
+
+	holding atomic.Int32 // source partitions in held
+	mu      sync.Mutex
+	held    map[int32]*held // by source partition; guarded by mu
+}
+
+// progress is when the brokers last took a batch, or got something to do after
+// a rest, in Unix nanoseconds. The clock is read once a batch, not once a record.
+type progress struct{ at atomic.Int64 }
+
+func (p *progress) note() { p.at.Store(time.Now().UnixNano()) }
+
+// OnProduceBatchWritten implements kgo.HookProduceBatchWritten.
+func (p *progress) OnProduceBatchWritten(kgo.BrokerMetadata, string, int32, kgo.ProduceBatchMetrics) {
+	p.note()
 }
 
 // NewSink makes a sink. It connects to nothing yet.
@@ -108,6 +125,7 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 	}
 	codec, _ := cfg.Compression.codec()
 	s := &Sink{cfg: cfg, health: newHealth()}
+	s.answer = s.answered
 	s.life, s.end = context.WithCancel(context.Background())
 	cl, err := kgo.NewClient(append(cfg.options(s.health),
 		kgo.DefaultProduceTopic(cfg.Topic),
@@ -118,6 +136,7 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 		kgo.ProducerBatchMaxBytes(cfg.MaxBatchBytes),
 		kgo.MaxBufferedRecords(math.MaxInt32), // windows bound what is under way
 		kgo.AllowIdempotentProduceCancellation(),
+		kgo.WithHooks(&s.progress),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka sink: %w", err)
@@ -126,14 +145,50 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 	return s, nil
 }
 
+// shipment is what one call of Deliver was given. It is used again once all of
+// it is answered and Deliver has returned.
+type shipment struct {
+	sink  *Sink
+	done  func(i int, err error)
+	slots []slot
+	open  atomic.Int32 // answers that are missing, and one more while Deliver runs
+}
+
 // slot is a record on its way. It is the record's context, too, so that the
 // client hands it back with the answer.
 type slot struct {
-	context.Context
-	index    int
+	of       *shipment // never changed: the client may look at a context after its record's answer
+	index    int32
 	to, from int32 // partitions: the one asked for or -1, the source's
-	tries    int
+	tries    int32
 	rec      kgo.Record
+}
+
+func (sl *slot) Deadline() (time.Time, bool) { return sl.of.sink.life.Deadline() }
+func (sl *slot) Done() <-chan struct{}       { return sl.of.sink.life.Done() }
+func (sl *slot) Err() error                  { return sl.of.sink.life.Err() }
+func (sl *slot) Value(key any) any           { return sl.of.sink.life.Value(key) }
+
+// shipment gets one for n records; all fields of its slots but of are to be set.
+func (s *Sink) shipment(n int) *shipment {
+	sh, _ := s.spare.Get().(*shipment)
+	if sh == nil || cap(sh.slots) < n {
+		sh = &shipment{sink: s, slots: make([]slot, n)}
+		for i := range sh.slots {
+			sh.slots[i].of = sh
+		}
+	}
+	sh.slots = sh.slots[:n]
+	sh.open.Store(int32(n) + 1)
+	return sh
+}
+
+// leave takes note that an answer came, or that Deliver returns.
+func (sh *shipment) leave() {
+	if sh.open.Add(-1) == 0 {
+		sh.done = nil
+		sh.sink.spare.Put(sh)
+	}
 }
 
 // Deliver takes the records over and returns without waiting for the brokers.
@@ -154,28 +209,14 @@ func (s *Sink) Deliver(ctx context.Context, recs []record.Record, done func(i in
 		return
 	}
 	if s.waiting.Add(int64(len(recs))) == int64(len(recs)) {
-		s.progress.Store(time.Now().UnixNano())
+		s.progress.note()
 	}
-	var answer func(r *kgo.Record, err error)
-	answer = func(r *kgo.Record, err error) {
-		sl := r.Context.(*slot)
-		if err != nil {
-			err = s.classify(r, err)
-		}
-		if e := record.AsError(err); e != nil && e.Class.Transient() && !errors.Is(err, context.Canceled) {
-			s.again(sl, answer)
-			return
-		}
-		s.waiting.Add(-1)
-		if err == nil {
-			s.progress.Store(time.Now().UnixNano())
-		}
-		done(sl.index, err)
-	}
-	slots := make([]slot, len(recs))
+	sh := s.shipment(len(recs))
+	defer sh.leave()
+	sh.done = done
 	for i := range recs {
-		r, sl := &recs[i], &slots[i]
-		sl.Context, sl.index, sl.to, sl.from = s.life, i, r.To, r.Partition
+		r, sl := &recs[i], &sh.slots[i]
+		sl.index, sl.to, sl.from, sl.tries = int32(i), r.To, r.Partition, 0
 		sl.rec = kgo.Record{Key: r.Key, Value: r.Value, Context: sl}
 		if r.Timestamp > 0 {
 			sl.rec.Timestamp = time.UnixMilli(r.Timestamp)
@@ -187,18 +228,25 @@ func (s *Sink) Deliver(ctx context.Context, recs []record.Record, done func(i in
 			}
 			sl.rec.Headers = hs
 		}
-		s.cl.Produce(s.life, &sl.rec, answer)
+		s.send(sl)
 	}
 }
 
-// again produces a record anew that the client gave up for a reason that goes
-// away. The client does so only when it has lost its place in the partition's
-// sequence, so the record may now come behind later ones; it is not lost.
-func (s *Sink) again(sl *slot, answer func(*kgo.Record, error)) {
-	sl.tries++
-	wait := min(100*time.Millisecond<<min(sl.tries, 8), 10*time.Second)
-	s.cfg.Logger.Warn("a record is produced again", "topic", s.cfg.Topic, "attempt", sl.tries+1)
-	time.AfterFunc(wait, func() { s.cl.Produce(s.life, &sl.rec, answer) })
+// answered is the client's answer for a record.
+func (s *Sink) answered(r *kgo.Record, err error) {
+	sl := r.Context.(*slot)
+	if err != nil {
+		err = s.classify(r, err)
+		if e := record.AsError(err); e.Class.Transient() && !errors.Is(err, context.Canceled) {
+			s.again(sl)
+			return
+		}
+	}
+	sh, i := sl.of, int(sl.index)
+	sl.rec = kgo.Record{} // a spare slot holds nobody's bytes
+	s.waiting.Add(-1)
+	sh.done(i, err)
+	sh.leave()
 }
 
 // classify turns the client's error for a record into ours.
@@ -247,7 +295,7 @@ func (s *Sink) Problem() string {
 	if p := s.health.problem(); p != "" {
 		return p
 	}
-	if since := time.Since(time.Unix(0, s.progress.Load())); since > silence {
+	if since := time.Since(time.Unix(0, s.progress.at.Load())); since > silence {
 		return fmt.Sprintf("no answer from %s for %s", strings.Join(s.cfg.Brokers, ", "), since.Round(time.Second))
 	}
 	return ""
@@ -258,6 +306,7 @@ func (s *Sink) Close() error {
 	s.closer.Do(func() {
 		s.end()
 		s.cl.Close()
+		s.release()
 	})
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -374,5 +375,71 @@ func TestCheck(t *testing.T) {
 	}
 	if err := Check(bounded(t), Config{}); err == nil || !strings.Contains(err.Error(), "no brokers") {
 		t.Errorf("no brokers: got %v", err)
+	}
+}
+
+// What the sink needs for a call of Deliver it uses again, when all of the
+// call is answered and not before, and holds nobody's bytes meanwhile.
+func TestSinkUsesItsMemoryAgain(t *testing.T) {
+	c := cluster(t, kfake.SeedTopics(1, "out"))
+	s := sink(t, c, "out")
+	const n = 100
+	for deadline := time.Now().Add(15 * time.Second); ; {
+		last, others := make(chan struct{}), make(chan struct{})
+		var answered sync.WaitGroup
+		answered.Add(n)
+		s.Deliver(t.Context(), recs(0, n), func(i int, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			if i == n-1 { // the last of its partition
+				close(others)
+				<-last
+			}
+			answered.Done()
+		})
+		<-others
+		if sh := s.spare.Get(); sh != nil {
+			t.Fatal("a shipment is spare while an answer is missing")
+		}
+		close(last)
+		answered.Wait()
+		for range 1000 { // the answer is given back after done
+			sh, _ := s.spare.Get().(*shipment)
+			if sh == nil {
+				runtime.Gosched()
+				continue
+			}
+			for i := range sh.slots {
+				if r := &sh.slots[i].rec; r.Value != nil || r.Context != nil {
+					t.Fatalf("slot %d of a spare shipment holds a record", i)
+				}
+			}
+			return
+		}
+		// The race detector makes a pool lose things.
+		if time.Now().After(deadline) {
+			t.Fatal("no shipment was used again in 15 s")
+		}
+	}
+}
+
+// Answers are noticed, so that only their absence is a problem.
+func TestAnswersAreProgress(t *testing.T) {
+	c := cluster(t, kfake.SeedTopics(1, "out"))
+	s := sink(t, c, "out")
+	s.waiting.Add(1) // somebody has been waiting for long
+	s.progress.at.Store(1)
+	if s.Problem() == "" {
+		t.Error("no answer for years is no problem")
+	}
+	noErrors(t, deliver(t, s, rec("k", "v")))
+	for deadline := time.Now().Add(10 * time.Second); s.progress.at.Load() == 1; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("an answer went unnoticed")
+		}
+	}
+	if p := s.Problem(); p != "" {
+		t.Errorf("just after an answer: %s", p)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,20 +20,39 @@ import (
 // SourceConfig configures a Source.
 type SourceConfig struct {
 	Config
-	// Topics to read; at least one.
+	// Topics to read. Exactly one of Topics and Pattern is set.
 	Topics []string
+	// Pattern is an RE2 expression that matches the whole names of the topics
+	// to read. Topics that come later are found, too; internal ones, such as
+	// those that begin with "__", never.
+	Pattern string
+	// Known are topics that were read before, with their ids: one that is
+	// gone, or is another now, is an error rather than a new topic.
+	Known map[string][16]byte
 	// CreateTopics lets brokers that create topics on demand do so when one
-	// of Topics is missing.
+	// of Topics is missing. A topic that was there once is not made again.
 	CreateTopics bool
+	// OutOfRange is what becomes of a position whose records the log has no
+	// longer. Default OutOfRangePause.
+	OutOfRange OutOfRange
+	// OnSkip, if not nil, is told that OutOfRange passed over the offsets
+	// from..to-1 of p, before Poll tells the new position. It may be called by
+	// several goroutines, and again for the same offsets after a restart. It
+	// must not call the source, and not block.
+	OnSkip func(p record.Partition, from, to int64)
 	// BatchRecords bounds the records of a batch. Default 1024.
 	BatchRecords int
 	// FetchMaxBytes bounds what one broker sends at once, before it is
-	// decompressed. Default 8 MiB.
+	// decompressed. Default 2 MiB: with what is made of it, and as much again
+	// that the client fetches ahead, some 20 MiB of memory for each broker.
 	FetchMaxBytes int32
 	// FetchMaxPartitionBytes bounds the same of one partition; a larger batch
 	// comes alone. Default 256 KiB: with windows of a thousand records, more
 	// is fetched faster than it is taken, and then dropped and fetched again.
 	FetchMaxPartitionBytes int32
+	// MaxBatchBytes bounds a batch after it is decompressed; a larger one is an
+	// error of class config. Default 128 MiB.
+	MaxBatchBytes int
 	// FetchMaxWait is how long a broker holds a request when there is
 	// nothing to send. A newly assigned partition may wait as long. Default
 	// 250 ms.
@@ -42,16 +63,31 @@ type SourceConfig struct {
 	HoldBytes int
 }
 
+// OutOfRange is a policy for records that were deleted before they were read.
+type OutOfRange string
+
+const (
+	// OutOfRangePause ends the partition with an error of class config.
+	OutOfRangePause OutOfRange = "pause"
+	// OutOfRangeEarliest goes on at the first record that the log has.
+	OutOfRangeEarliest OutOfRange = "earliest"
+	// OutOfRangeLatest goes on behind the last record there is.
+	OutOfRangeLatest OutOfRange = "latest"
+)
+
 func (c SourceConfig) defaults() SourceConfig {
 	c.Config = c.Config.defaults()
 	if c.BatchRecords <= 0 {
 		c.BatchRecords = 1024
 	}
 	if c.FetchMaxBytes <= 0 {
-		c.FetchMaxBytes = 8 << 20
+		c.FetchMaxBytes = 2 << 20
 	}
 	if c.FetchMaxPartitionBytes <= 0 {
 		c.FetchMaxPartitionBytes = 256 << 10
+	}
+	if c.MaxBatchBytes <= 0 {
+		c.MaxBatchBytes = 128 << 20
 	}
 	if c.FetchMaxWait <= 0 {
 		c.FetchMaxWait = 250 * time.Millisecond
@@ -65,11 +101,22 @@ func (c SourceConfig) defaults() SourceConfig {
 // Validate reports every fault of the configuration.
 func (c SourceConfig) Validate() error {
 	errs := []error{c.Config.Validate()}
-	if len(c.Topics) == 0 {
+	switch {
+	case len(c.Topics) == 0 && c.Pattern == "":
 		errs = append(errs, errors.New("kafka source: no topics"))
+	case len(c.Topics) > 0 && c.Pattern != "":
+		errs = append(errs, errors.New("kafka source: both topics and a pattern"))
 	}
 	if slices.Contains(c.Topics, "") {
 		errs = append(errs, errors.New("kafka source: a topic's name is empty"))
+	}
+	if _, err := wholeName(c.Pattern); err != nil {
+		errs = append(errs, fmt.Errorf("kafka source: pattern: %w", err))
+	}
+	switch c.OutOfRange {
+	case "", OutOfRangePause, OutOfRangeEarliest, OutOfRangeLatest:
+	default:
+		errs = append(errs, fmt.Errorf("kafka source: out of range %q: it is pause, earliest or latest", c.OutOfRange))
 	}
 	return errors.Join(errs...)
 }
@@ -80,22 +127,30 @@ func (c SourceConfig) Validate() error {
 // Poll belongs to one goroutine; all other methods may be called at any time
 // by any. A broker that is away is waited for without end: Problem tells.
 type Source struct {
-	cfg    SourceConfig
-	cl     *kgo.Client
-	health *health
+	cfg     SourceConfig
+	cl      *kgo.Client
+	health  *health
+	pattern *regexp.Regexp // nil: the topics are named
+	// patience is for how long answers must agree that something is gone.
+	patience time.Duration
 
-	mu     sync.Mutex
-	parts  map[record.Partition]*part  // assigned; guarded by mu
-	ready  []*part                     // those with records in hand, in turn; guarded by mu
-	remove []record.Partition          // to be taken from the client; guarded by mu
-	purge  []string                    // topics that the client must forget; guarded by mu
-	failed []*connector.PartitionError // to be returned by Poll; guarded by mu
-	ids    map[string][16]byte         // what Partitions saw first; guarded by mu
-	stop   context.CancelFunc          // ends the poll under way, or nil; guarded by mu
-	closed bool                        // guarded by mu
+	mu        sync.Mutex
+	parts     map[record.Partition]*part  // assigned; guarded by mu
+	ready     []*part                     // those with records in hand, or a position to move, in turn; guarded by mu
+	remove    []record.Partition          // to be taken from the client; guarded by mu
+	purge     []string                    // topics that the client must forget; guarded by mu
+	failed    []*connector.PartitionError // to be returned by Poll; guarded by mu
+	inquiries map[string]*inquiry         // under way, by topic; guarded by mu
+	ids       map[string][16]byte         // of topics, as they were first seen; guarded by mu
+	seen      map[string]bool             // topics that were there once; guarded by mu
+	gone      map[string]bool             // topics that were found to be others than those assigned; guarded by mu
+	stop      context.CancelFunc          // ends the poll under way, or nil; guarded by mu
+	closed    bool                        // guarded by mu
 
-	wake   chan struct{} // one slot: a poll that waits for a change needs one token
-	closer sync.Once
+	spare     sync.Pool // of *record.Batch without records
+	inquiring sync.WaitGroup
+	wake      chan struct{} // one slot: a poll that waits for a change needs one token
+	closer    sync.Once
 }
 
 // NewSource makes a source. It connects to nothing yet.
@@ -105,11 +160,23 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 	}
 	cfg = cfg.defaults()
 	s := &Source{
-		cfg:    cfg,
-		health: newHealth(),
-		parts:  map[record.Partition]*part{},
-		ids:    map[string][16]byte{},
-		wake:   make(chan struct{}, 1),
+		cfg:       cfg,
+		health:    newHealth(),
+		patience:  confirmFor,
+		parts:     map[record.Partition]*part{},
+		inquiries: map[string]*inquiry{},
+		ids:       map[string][16]byte{},
+		seen:      map[string]bool{},
+		gone:      map[string]bool{},
+		wake:      make(chan struct{}, 1),
+	}
+	if cfg.Pattern != "" {
+		s.pattern, _ = wholeName(cfg.Pattern) // validated
+	}
+	for topic, id := range cfg.Known {
+		if s.reads(topic) {
+			s.ids[topic], s.seen[topic] = id, true
+		}
 	}
 	opts := append(cfg.options(s.health),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
@@ -119,6 +186,7 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 		kgo.FetchMaxBytes(cfg.FetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(cfg.FetchMaxPartitionBytes),
 		kgo.FetchMaxWait(cfg.FetchMaxWait),
+		kgo.MaxDecompressBatchBytes(cfg.MaxBatchBytes),
 	)
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -128,34 +196,12 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 	return s, nil
 }
 
-// Partitions asks the brokers which partitions the topics have now. It blocks
-// until they answer or ctx ends. A topic that does not exist, and one that was
-// deleted and made anew since the source first saw it, is an error of class
-// config; brokers that cannot be reached are one of class retryable.
-func (s *Source) Partitions(ctx context.Context) ([]connector.Found, error) {
-	topics, err := describe(ctx, s.cl, s.cfg.Topics, s.cfg.CreateTopics)
-	if err != nil {
-		return nil, s.requestError(ctx, "list partitions", err)
+// reads reports whether the source is to read a topic of that name.
+func (s *Source) reads(topic string) bool {
+	if s.pattern == nil {
+		return slices.Contains(s.cfg.Topics, topic)
 	}
-	var found []connector.Found
-	for _, t := range topics {
-		if t.err != nil {
-			return nil, s.topicError(t)
-		}
-		s.mu.Lock()
-		old, seen := s.ids[t.name]
-		if !seen {
-			s.ids[t.name] = t.id
-		}
-		s.mu.Unlock()
-		if seen && old != t.id {
-			return nil, recreated(t.name, old, t.id)
-		}
-		for n := range t.partitions {
-			found = append(found, connector.Found{Partition: record.Partition{Topic: t.name, Num: int32(n)}, TopicID: t.id})
-		}
-	}
-	return found, nil
+	return !strings.HasPrefix(topic, "__") && s.pattern.MatchString(topic)
 }
 
 // Start is the offset at which a new flow begins to read p. It blocks until the
@@ -179,7 +225,9 @@ func (s *Source) Start(ctx context.Context, p record.Partition, start connector.
 }
 
 // End is the offset after the last record of each assigned partition (the high
-// watermark), for the lag. It blocks until the brokers answer or ctx ends.
+// watermark), for the lag. It blocks until the brokers answer or ctx ends. A
+// partition that has no leader just now is left out; where nothing can be told
+// there is an error.
 func (s *Source) End(ctx context.Context) (map[record.Partition]int64, error) {
 	s.mu.Lock()
 	ps := slices.Collect(maps.Keys(s.parts))
@@ -188,7 +236,7 @@ func (s *Source) End(ctx context.Context) (map[record.Partition]int64, error) {
 		return map[record.Partition]int64{}, nil
 	}
 	ends, err := listOffsets(ctx, s.cl, ps, latest)
-	if err != nil {
+	if len(ends) == 0 {
 		return nil, s.requestError(ctx, "list end offsets", err)
 	}
 	return ends, nil
@@ -202,8 +250,10 @@ func (s *Source) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.parts, s.ready, s.failed = map[record.Partition]*part{}, nil, nil
+	s.endInquiries()
 	s.interrupt()
 	s.mu.Unlock()
 	s.closer.Do(s.cl.Close)
+	s.inquiring.Wait()
 	return nil
 }

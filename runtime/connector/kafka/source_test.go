@@ -214,123 +214,6 @@ func TestNewPartitionsAreFound(t *testing.T) {
 	}
 }
 
-func TestUnknownTopic(t *testing.T) {
-	c := cluster(t)
-	_, err := source(t, c, "nowhere").Partitions(bounded(t))
-	wants(t, err, `topic "nowhere" does not exist at 127.0.0.1:`, "make it, or correct the flow's source")
-}
-
-func TestTopicIsMade(t *testing.T) {
-	c := cluster(t, kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(4))
-	s, err := NewSource(SourceConfig{Config: config(c), Topics: []string{"new"}, CreateTopics: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if fs := found(t, s); len(fs) != 4 {
-		t.Errorf("found %v, want four partitions", fs)
-	}
-}
-
-func TestTopicMadeAnew(t *testing.T) {
-	for _, how := range []string{"while it is read", "noticed by Partitions", "between two sources of one position"} {
-		t.Run(how, func(t *testing.T) {
-			c := cluster(t, kfake.SeedTopics(2, "in"))
-			fill(t, c, "in", 0, numbers(10))
-			s := source(t, c, "in")
-			id := found(t, s)[0].TopicID
-			p1 := record.Partition{Topic: "in", Num: 1}
-			if how != "between two sources of one position" {
-				s.Assign(in0, 0)
-				s.Assign(p1, 0)
-				drain(t, s, in0, 10)
-			}
-			if err := c.DeleteTopic("in"); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.CreateTopic("in", 2, nil); err != nil {
-				t.Fatal(err)
-			}
-			fill(t, c, "in", 0, numbers(20))
-			now := c.TopicInfo("in").TopicID
-			parts := []string{`topic "in" was deleted and made anew`, topicID(id), topicID(now), "delete the flow"}
-
-			if how == "noticed by Partitions" {
-				_, err := s.Partitions(bounded(t))
-				wants(t, err, parts...)
-				return
-			}
-			if how == "between two sources of one position" {
-				s.Assign(in0, 10)
-				s.Assign(p1, 0)
-			}
-			failed := map[record.Partition]bool{}
-			for range 2 {
-				err := failure(t, s)
-				wants(t, err, parts...)
-				failed[err.Partition] = true
-			}
-			if !failed[in0] || !failed[p1] {
-				t.Errorf("errors of %v, want one of each partition", failed)
-			}
-			if fs := found(t, s); fs[0].TopicID != now {
-				t.Errorf("after the errors the topic's id is %x, want %x", fs[0].TopicID, now)
-			}
-			s.Assign(in0, 0)
-			if recs := drain(t, s, in0, 20); len(recs) != 20 {
-				t.Errorf("%d records of the new topic, want 20", len(recs))
-			}
-		})
-	}
-}
-
-func TestTopicDeleted(t *testing.T) {
-	c := cluster(t, kfake.SeedTopics(1, "in"))
-	fill(t, c, "in", 0, numbers(10))
-	s := source(t, c, "in")
-	id := found(t, s)[0].TopicID
-	s.Assign(in0, 0)
-	drain(t, s, in0, 10)
-	if err := c.DeleteTopic("in"); err != nil {
-		t.Fatal(err)
-	}
-	_, err := s.Partitions(bounded(t))
-	wants(t, err, `topic "in" (id `+topicID(id)+`) was deleted`)
-	wants(t, failure(t, s), `topic "in" (id `+topicID(id)+`) was deleted`)
-}
-
-func TestPositionOutsideTheLog(t *testing.T) {
-	c := cluster(t, kfake.SeedTopics(1, "in"))
-	fill(t, c, "in", 0, numbers(100))
-	if err := c.DeleteRecords("in", 0, 60); err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct {
-		at   int64
-		want string
-	}{
-		{50, "position 50 is no longer in the log, which begins at 60 and ends at 100: 10 records were deleted before they were read"},
-		{150, "position 150 is behind the end of the log, which begins at 60 and ends at 100: the log was cut off"},
-	} {
-		s := source(t, c, "in")
-		s.Assign(in0, tc.at)
-		err := failure(t, s)
-		wants(t, err, tc.want, "delete the flow")
-		if err.Partition != in0 {
-			t.Errorf("error of %v, want %v", err.Partition, in0)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		if b, err := s.Poll(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("poll after the error: %v, %v", b, err)
-		}
-		cancel()
-		s.Assign(in0, 60)
-		if recs := drain(t, s, in0, 100); len(recs) != 40 {
-			t.Errorf("%d records after the position was set anew, want 40", len(recs))
-		}
-	}
-}
-
 func TestErrorThatMeansNothing(t *testing.T) {
 	c := cluster(t, kfake.SeedTopics(1, "in"))
 	fill(t, c, "in", 0, numbers(10))
@@ -483,13 +366,21 @@ func TestConfigFaults(t *testing.T) {
 	}
 }
 
-func TestBatchAllocatesPerBatch(t *testing.T) {
+// What a lane has passed on is made into the next batch.
+func TestBatchInTheMemoryOfAnother(t *testing.T) {
 	fetched := make([]*kgo.Record, 500)
 	for i := range fetched {
 		fetched[i] = &kgo.Record{Key: []byte("k"), Value: []byte("v"), Offset: int64(i), Timestamp: time.UnixMilli(1)}
 	}
 	pt := &part{id: in0, seed: record.NewTraceSeed(in0)}
-	if n := testing.AllocsPerRun(20, func() { pt.batch(fetched) }); n > 2 {
-		t.Errorf("%v allocations for a batch of %d records, want at most 2", n, len(fetched))
+	var s Source
+	if n := testing.AllocsPerRun(100, func() { s.Recycle(pt.batch(s.empty(len(fetched)), fetched)) }); n > 0 {
+		t.Errorf("%v allocations for a batch of %d records, want none", n, len(fetched))
+	}
+	b := pt.batch(s.empty(len(fetched)), fetched)
+	was := b.Records
+	s.Recycle(b)
+	if was[0].Value != nil || was[499].Value != nil {
+		t.Error("a batch that was given back holds values")
 	}
 }
