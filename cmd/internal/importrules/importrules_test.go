@@ -32,6 +32,9 @@ var rules = []rule{
 	{"github.com/twmb/franz-go/pkg/kfake", []string{"cmd/internal/devbroker"}, true, "one engine, one package: kfake"},
 	{"github.com/twmb/franz-go/pkg/k", []string{"runtime/connector/kafka", "cmd/internal/devbroker", "cmd/flowctl", "cmd/internal/quickstart", "cmd/bench"}, true,
 		"one engine, one package: franz-go; quickstart and bench are clients of a broker of their own"},
+	{"github.com/twmb/franz-go/pkg/sr", []string{"runtime/connector/kafka/registry"}, true, "one engine, one package: the client of a Schema Registry"},
+	{"github.com/twmb/avro", []string{"runtime/connector/kafka/registry"}, true, "one engine, one package: Avro"},
+	{"github.com/apache/rocketmq-client-go", []string{"cmd/bench"}, true, "connector/rocketmq has a client of its own; Apache's is what tests and bench compare it with"},
 	{"github.com/cockroachdb/pebble", []string{"cluster/state", "cluster/raftlog"}, true, "Pebble holds state and the raft log"},
 	{"github.com/hashicorp/raft", []string{"cluster/raftlog", "cluster/node"}, true, "raft stays behind node"},
 
