@@ -45,6 +45,12 @@ type instance struct {
 	dec     abi.Decoder
 	stack   [2]uint64
 
+	// sent is how many bytes of the image's buffer requests have filled since
+	// the instance was in the state of its image, owed what of them is not put
+	// back.
+	sent int
+	owed pages
+
 	// used: its state is no longer the image's. spoiled: its last call
 	// failed. dead: it cannot be put back.
 	used, spoiled, dead bool
@@ -153,7 +159,7 @@ func (s *Stage) start(level int) (*instance, error) {
 	for _, g := range in.globals {
 		im.globals = append(im.globals, g.Get())
 	}
-	in.used = false
+	in.used, in.sent = false, 0
 	if len(logs) > 0 {
 		s.tell(in.ctx, &guestEnv{World: World{lines: logs}}, nil, false)
 	}
@@ -307,6 +313,10 @@ func (in *instance) sendAt(buffer uint32, records []record.Record, size int, id 
 	if !ok {
 		return 0, 0, record.Errorf(record.Protocol, "its buffer of %d bytes at %#x lies outside of its memory", size, buffer)
 	}
+	if buffer == in.image.buffer {
+		in.settle(size)
+		in.sent = max(in.sent, size)
+	}
 	in.enc.Encode(dst, id, now, records)
 	in.stack[0], in.stack[1] = uint64(buffer), uint64(size)
 	if err := in.batch.CallWithStack(in.ctx, in.stack[:]); err != nil {
@@ -359,18 +369,22 @@ func (s *Stage) give(in *instance) {
 	in.close()
 }
 
-// grew notes whether a call grew memory, and raises the level of the image
-// when that happens again and again.
-func (s *Stage) grew(level int, did bool) {
+// grew notes whether a call of size bytes grew memory, and raises the level of
+// the image when that happens again and again: calls that did not grow it though
+// they were as large say that the level is enough, smaller ones say nothing.
+func (s *Stage) grew(level, size int, did bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !did {
-		s.streak = 0
+	switch {
+	case level != s.level:
+		return
+	case !did:
+		if size >= s.streakSize {
+			s.streak = 0
+		}
 		return
 	}
-	if level != s.level {
-		return
-	}
+	s.streakSize = size
 	if s.streak++; s.streak >= raiseAfter {
 		s.streak = 0
 		if s.level < s.maxLevel {

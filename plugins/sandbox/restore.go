@@ -68,19 +68,46 @@ func (s *Stage) clone(im *image) (*instance, error) {
 	return in, nil
 }
 
-// putBack makes the instance's state the image's. It reports false if that is
-// impossible because the memory has another size.
+// putBack makes the instance's state the image's, but for the pages that hold
+// nothing but its last request: the next one is written there. It reports false
+// if that is impossible because the memory has another size.
 func (in *instance) putBack() bool {
-	dst := in.view()
-	if len(dst) != len(in.image.memory) {
+	dst, im := in.view(), in.image
+	if len(dst) != len(im.memory) {
 		return false
 	}
-	restore(dst, in.image.memory, in.image.zero)
+	in.owed = im.requestPages(in.sent)
+	from, to := in.owed.from, in.owed.to
+	restore(dst[:from], im.memory[:from], im.zero[:from/restoreBytes])
+	restore(dst[to:], im.memory[to:], im.zero[to/restoreBytes:])
 	for i, g := range in.globals {
-		g.Set(in.image.globals[i])
+		g.Set(im.globals[i])
 	}
+	in.sent = 0
 	in.used, in.spoiled = false, false
 	return true
+}
+
+// pages are whole pages of memory, in bytes.
+type pages struct{ from, to int }
+
+// requestPages are those that a request of n bytes fills.
+func (im *image) requestPages(n int) pages {
+	from := (int(im.buffer) + restoreBytes - 1) / restoreBytes * restoreBytes
+	return pages{from, max(from, (int(im.buffer)+n)/restoreBytes*restoreBytes)}
+}
+
+// settle puts back what putBack left, except the pages that a request of n
+// bytes, which is written next, fills.
+func (in *instance) settle(n int) {
+	if in.owed.from == in.owed.to {
+		return
+	}
+	from, to := max(in.owed.from, in.image.requestPages(n).to), in.owed.to
+	in.owed = pages{}
+	if from < to {
+		restore(in.view()[from:to], in.image.memory[from:to], in.image.zero[from/restoreBytes:to/restoreBytes])
+	}
 }
 
 // moveStep is how much memory is compared or copied before the goroutine can be

@@ -107,6 +107,100 @@ func TestRestoreOfRandomModules(t *testing.T) {
 	}
 }
 
+// A request is written over the last one, of which the pages that it fills are
+// not put back before: what a guest can see is that of a new instance all the
+// same, be the request smaller, larger, or too large for the buffer.
+func TestRestoreBehindRequests(t *testing.T) {
+	rt := open(t, Config{Workers: 1})
+	for _, file := range []string{ordersWasm, faultyWasm} {
+		used := stageOf(t, rt, file, StageConfig{Stage: "s"})
+		events := orderEvents(t, 128)
+		large := slices.Clone(events[:1])
+		large[0].Value = bytes.Repeat([]byte("x"), 60<<10)
+		huge := slices.Clone(large)
+		huge[0].Value = bytes.Repeat([]byte("x"), 200<<10)
+		for i, records := range [][]record.Record{events, events[:1], events[:40], large, events[:3], events, huge, events[:2], large} {
+			b := &record.Batch{Partition: record.Partition{Topic: "orders"}, Now: 1_700_000_000_000, Records: records}
+			used.fuelPerRecord.Store(0) // calls as large as those of a new one
+			used.perRecord.Store(0)
+			got := runAfter(t, used, b)
+			fresh := stageOf(t, rt, file, StageConfig{Stage: "s"})
+			want := runAfter(t, fresh, b)
+			if d := got.difference(&want); d != "" {
+				t.Errorf("%s, batch %d: a stage that was used before and a new one differ: %s", file, i, d)
+			}
+		}
+		if st := used.Stats(); st.Restores == 0 {
+			t.Errorf("%s: nothing was put back", file)
+		}
+	}
+}
+
+// A request that does not fit the image's buffer is written elsewhere, by leave
+// of the guest: before that, nothing of an earlier one is left in the buffer.
+func TestNoRequestIsLeftInTheBuffer(t *testing.T) {
+	s := stageOf(t, open(t, Config{Workers: 1}), ordersWasm, StageConfig{Stage: "s"})
+	in, err := s.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	huge := orderEvents(t, 1)
+	huge[0].Value = bytes.Repeat([]byte("x"), 200<<10)
+	c := caller{stage: s, in: in, batch: &record.Batch{Records: orderEvents(t, 128)}, out: &record.Results{}}
+	if err := c.call(0, 128); err != nil {
+		t.Fatal(err)
+	}
+	if !in.ready() || in.owed.from == in.owed.to {
+		t.Fatalf("after a request of 128 records %+v is left in place", in.owed)
+	}
+	left := in.owed
+	c.batch = &record.Batch{Records: huge}
+	_ = c.call(0, 1) // it fails the record, which is no order
+	if !bytes.Equal(in.view()[left.from:left.to], in.image.memory[left.from:left.to]) {
+		t.Error("the guest found an earlier request in its buffer")
+	}
+}
+
+// A batch that is too large for one call is cut into calls of the same size: a
+// large one would outgrow the image, a small one costs nearly as much.
+func TestCallsOfTheSameSize(t *testing.T) {
+	s := stageOf(t, open(t, Config{Workers: 1}), ordersWasm, StageConfig{Stage: "s"})
+	events := orderEvents(t, 256)
+	for range 10 {
+		var out record.Results
+		if err := s.Process(t.Context(), &record.Batch{Partition: record.Partition{Topic: "orders"}, Records: events}, &out); err != nil {
+			t.Fatal(err)
+		}
+		s.perRecord.Store(1) // it is fuel that bounds a call here
+	}
+	if st := s.Stats(); st.Instances != 1 || s.callRecords() <= 128 || s.callRecords() >= 256 {
+		t.Errorf("got %+v with calls of up to %d records, want one instance", st, s.callRecords())
+	}
+}
+
+// A call that grows memory costs its instance. Where every second call does,
+// since the others are smaller, the image is raised all the same.
+func TestImageForTheLargerCalls(t *testing.T) {
+	s := stageOf(t, open(t, Config{Workers: 1}), ordersWasm, StageConfig{Stage: "s"})
+	s.perByte = 0
+	for i := range 4 * raiseAfter {
+		n := 1
+		if i%2 == 0 {
+			n = 400
+		}
+		s.fuelPerRecord.Store(1) // calls as large as they come
+		s.perRecord.Store(1)
+		var out record.Results
+		if err := s.Process(t.Context(), &record.Batch{Partition: record.Partition{Topic: "orders"}, Records: orderEvents(t, n)}, &out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := s.Stats(); st.ImageLevel == 0 {
+		t.Errorf("got %+v, want a higher level of the image", st)
+	}
+}
+
 func FuzzRestore(f *testing.F) {
 	for _, seed := range []uint64{1 << 32, 77, 1<<64 - 1} {
 		f.Add(seed)

@@ -76,15 +76,17 @@ type Stage struct {
 
 	gate *Gate // as wide as there are workers
 
-	mu        sync.Mutex
-	idle      []*instance // guarded by mu; the last one used is at the end
-	programs  []*program  // guarded by mu; ready to read
-	image     *image      // guarded by mu; nil before the first instance
-	level     int         // guarded by mu; of the image
-	maxLevel  int         // guarded by mu
-	streak    int         // guarded by mu; calls in a row that grew memory
-	closeOnce sync.Once
-	closeErr  error
+	mu       sync.Mutex
+	idle     []*instance // guarded by mu; the last one used is at the end
+	programs []*program  // guarded by mu; ready to read
+	image    *image      // guarded by mu; nil before the first instance
+	level    int         // guarded by mu; of the image
+	maxLevel int         // guarded by mu
+	streak   int         // guarded by mu; calls in a row that grew memory, smaller ones left out
+	// streakSize is the size of the last call that did, in bytes.
+	streakSize int // guarded by mu
+	closeOnce  sync.Once
+	closeErr   error
 
 	forks     atomic.Int64 // how many snapshots the next program takes
 	perRecord atomic.Int64 // ns of guest time, a moving average

@@ -27,6 +27,7 @@ type lane struct {
 	seed  record.TraceSeed
 	known map[record.EmissionKey]bool // read-only
 	acker Acker                       // nil: the source is not told
+	reuse Recycler                    // nil: batches are garbage
 	wake  chan struct{}               // 1: inbox, room in the window, a new set, the end
 	space chan struct{}               // 1: the inbox was emptied
 	// outlets are the lane's ways into the deliveries; they are set before the
@@ -76,6 +77,7 @@ type lane struct {
 	arrived   []arrival                      // guarded by mu; flights that the lane has not looked at
 	asides    []aside                        // guarded by mu; for topics of `otherwise`
 	asiding   bool                           // guarded by mu; a goroutine sees to asides
+	spares    []spare                        // guarded by mu; memory of shipments, the last one used at the end
 
 	// Only the lane's goroutine uses what follows.
 	course  *course
@@ -84,6 +86,7 @@ type lane struct {
 	later   []deferred
 	batch   *record.Batch // being processed
 	at      int           // next record of batch
+	spent   *record.Batch // all of it was taken in; given back once it was passed on
 	slots   []uint64      // of the records being taken in
 	tokens  int           // of the flow's rate, for so many records
 	ready   time.Time     // when they may be used
@@ -117,6 +120,7 @@ func newLane(f *Flow, cfg LaneConfig) *lane {
 	l := &lane{flow: f, cfg: cfg, seed: record.NewTraceSeed(cfg.Partition),
 		wake: make(chan struct{}, 1), space: make(chan struct{}, 1), low: cfg.Low, ranges: cfg.Ranges, repeat: cfg.MayRepeat}
 	l.acker, _ = f.src.(Acker)
+	l.reuse, _ = f.src.(Recycler)
 	l.win = newWindow(cfg.Low, cfg.Ranges, l.acker != nil)
 	if len(cfg.Known) > 0 {
 		l.known = make(map[record.EmissionKey]bool, len(cfg.Known))
@@ -271,7 +275,9 @@ func (l *lane) run(ctx context.Context) {
 			recs, slots, more := l.admit()
 			switch {
 			case len(recs) > 0:
-				err = l.begin(ctx, recs, slots)
+				if err = l.begin(ctx, recs, slots); err == nil {
+					l.recycle()
+				}
 			case l.dueNow():
 				err = l.again(ctx)
 			case !more: // else only the position moved
@@ -292,6 +298,14 @@ func (l *lane) run(ctx context.Context) {
 	if fenced {
 		l.closeOutlets()
 	}
+}
+
+// recycle gives a batch back after begin has passed on the last of it.
+func (l *lane) recycle() {
+	if l.spent != nil && l.reuse != nil {
+		l.reuse.Recycle(l.spent)
+	}
+	l.spent = nil
 }
 
 // wait sleeps until there may be something to do.
@@ -395,7 +409,7 @@ func (l *lane) take() (recs []record.Record, slots []uint64, more, resume bool) 
 	l.at += taken
 	if l.at == len(l.batch.Records) {
 		l.win.ledger.Advance(l.batch.Next)
-		l.batch = nil
+		l.spent, l.batch = l.batch, nil
 	}
 	l.tally.Read += int64(len(recs))
 	l.slots = slots

@@ -34,6 +34,14 @@ type Source interface {
 	Problem() string
 }
 
+// Recycler is a Source that uses the memory of batches again.
+type Recycler interface {
+	// Recycle gives back a batch that Poll returned and that nobody looks at any
+	// more; what its records refer to is not the batch's. Any goroutine may
+	// call it. A batch that is not given back is garbage, no more.
+	Recycle(b *record.Batch)
+}
+
 // Acker is a Source that somebody waits behind, like one of requests.
 type Acker interface {
 	// Settled tells, once for each record that came from the source, that it
@@ -46,7 +54,8 @@ type Acker interface {
 
 // Stage transforms batches. Process is called by many lanes at once. What
 // befalls single records is in out; the error says that the stage itself
-// cannot work, or that ctx ended.
+// cannot work, or that ctx ended. The batch is the lane's again when Process
+// returns; what its records refer to may be kept.
 type Stage interface {
 	Process(ctx context.Context, b *record.Batch, out *record.Results) error
 }
@@ -92,7 +101,8 @@ type Sink interface {
 	// with nil once the sink has acknowledged the record, with a
 	// *record.Error when it cannot be delivered, or with an error that is
 	// context.Canceled when it was abandoned because ctx ended or the sink was
-	// closed.
+	// closed. recs is the lane's again once Deliver has returned and done was
+	// called for all of it.
 	Deliver(ctx context.Context, recs []record.Record, done func(i int, err error))
 	// Problem says why records are not getting through just now, or is empty.
 	Problem() string

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -18,6 +19,7 @@ type shipment struct {
 	node   int
 	recs   []record.Record
 	slots  []uint64
+	open   int // guarded by the lane's mu; missing answers, and one more while Deliver runs
 }
 
 // deliver hands records to the delivery of a node; the slices become the
@@ -33,6 +35,7 @@ func (l *lane) deliver(ctx context.Context, k int, recs []record.Record, slots [
 	}
 	l.mu.Lock()
 	l.out += len(s.recs)
+	s.open = len(s.recs) + 1
 	l.mu.Unlock()
 	start := time.Now()
 	switch out := l.outlets[s.course.Nodes[k].Delivery].(type) {
@@ -44,6 +47,7 @@ func (l *lane) deliver(ctx context.Context, k int, recs []record.Record, slots [
 	s.course.stats[k].call(0, time.Since(start))
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.leave()
 	if l.halted {
 		return errHalt
 	}
@@ -142,8 +146,50 @@ func (s *shipment) done(i int, o record.Outcome) {
 		l.room()
 	}
 	l.answered(1)
+	s.leave()
 	l.mu.Unlock()
 	l.inform()
+}
+
+// leave takes note that an answer came, or that Deliver has returned. After
+// the last of them nobody looks at the shipment's memory any more: it is the
+// next one's. The lane's mu is held.
+func (s *shipment) leave() {
+	if s.open--; s.open > 0 {
+		return
+	}
+	if l := s.lane; cap(s.recs) <= maxCall {
+		clear(s.recs) // what lies there keeps nobody's bytes
+		if len(l.spares) == maxSpares {
+			l.spares = slices.Delete(l.spares, 0, 1)
+		}
+		l.spares = append(l.spares, spare{s.recs[:0], s.slots[:0]})
+	}
+	s.recs, s.slots = nil, nil
+}
+
+// maxSpares is how many shipments' memory a lane keeps at most: what a window
+// of the default size sends in full calls, and as much again.
+const maxSpares = 8
+
+// spare is memory for a shipment.
+type spare struct {
+	recs  []record.Record
+	slots []uint64
+}
+
+// shipping gets memory for n records that go to a delivery.
+func (l *lane) shipping(n int) ([]record.Record, []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.spares) - 1; i >= 0; i-- {
+		if s := l.spares[i]; n <= cap(s.recs) && n <= cap(s.slots) {
+			l.spares = slices.Delete(l.spares, i, i+1)
+			return s.recs, s.slots
+		}
+	}
+	n = (n + 31) &^ 31 // calls differ a little in size; the next one shall fit
+	return make([]record.Record, 0, n), make([]uint64, 0, n)
 }
 
 // keep leaves a record to the state.

@@ -132,7 +132,8 @@ func (l *lane) process(ctx context.Context, k int, in input) error {
 	c := l.course
 	if n := &c.Nodes[k]; n.Kind == KindDeliver {
 		if in.lent { // a shipment keeps its records
-			in.recs, in.slots = slices.Clone(in.recs), slices.Clone(in.slots)
+			recs, slots := l.shipping(len(in.recs))
+			in.recs, in.slots = append(recs, in.recs...), append(slots, in.slots...)
 		}
 		return l.deliver(ctx, k, in.recs, in.slots)
 	}
@@ -247,6 +248,9 @@ func (l *lane) pass(k int, emits []record.Emit, slots []uint64) error {
 	if n.Kind == KindStage && n.Next != Drop {
 		in := &l.bufs[n.Next].in
 		in.fedBy(l.passes)
+		if in.recs == nil && l.course.Nodes[n.Next].Kind == KindDeliver {
+			in.recs, in.slots = l.shipping(len(emits))
+		}
 		in.recs, in.slots = slices.Grow(in.recs, len(emits)), slices.Grow(in.slots, len(emits))
 		for i := range emits {
 			in.recs = append(in.recs, emits[i].Record)
