@@ -355,6 +355,9 @@ func (c *PartitionsAdd) apply(t *tx) (any, error) {
 		}
 		parts[i] = Partition{PartitionKey: k, Flow: f.ID, Part: part, Slot: uint16(part % uint32(f.Slots))}
 	}
+	if !f.Looked {
+		f.Looked, f.First, added = true, f.Parts, true
+	}
 	if added {
 		t.set(flowHeadKey(f.ID), f.encode())
 	}

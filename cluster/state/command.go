@@ -168,6 +168,7 @@ type FlowDelete struct {
 }
 
 // PartitionsAdd makes partitions known to a flow. It is idempotent by identity.
+// The first one of a flow, which may have none, says what it found when it began.
 // Its result is a []Partition in the order of the keys.
 type PartitionsAdd struct {
 	Flow       FlowID

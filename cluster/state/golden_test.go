@@ -222,7 +222,7 @@ func TestOldCommandsAreRead(t *testing.T) {
 func TestValuesGolden(t *testing.T) {
 	pins := []Pin{{"1-map", digestA, "1.0.0"}}
 	flow := &Flow{ID: 7, UID: 42, Project: "default", Name: "orders", State: Paused, Reason: "asked", StateAt: 1, CreatedAt: 2, UpdatedAt: 3,
-		Revision: 4, Deploy: 5, Generation: 6, Slots: 8, Parts: 9, Connections: []string{"main"}}
+		Revision: 4, Deploy: 5, Generation: 6, Slots: 8, Parts: 9, Looked: true, First: 2, Connections: []string{"main"}}
 	rev := &Revision{Flow: 7, Number: 4, Document: []byte("flow: v1"), Resolved: []byte("{}"), Pins: pins, Connections: []string{"main"}, At: 3, Deploy: 5, Preflight: &Preflight{false, 1000, 12, 3, "yes"}}
 	dep := &Deployment{Flow: 7, Generation: 5, Revision: 4, Pins: pins, At: 3}
 	par := PartitionKey{"kafka", "main", "orders", [16]byte{9}, "b", 2}

@@ -336,6 +336,9 @@ func TestFolderOfFirstVersion(t *testing.T) {
 	if s.AppliedIndex() != 6 || s.Hash() != 0x671d442b82ca2aec {
 		t.Fatalf("at %d with hash %x", s.AppliedIndex(), s.Hash())
 	}
+	if fl, err := s.FlowByID(1); err != nil || !fl.Looked || fl.First != fl.Parts || fl.Parts != 2 {
+		t.Fatalf("flow %+v, %v, want that all of its partitions were the first", fl, err)
+	}
 	receipts := func(want ...PartReceipt) {
 		t.Helper()
 		got, err := f.s.Receipt(1)

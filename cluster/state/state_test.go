@@ -508,3 +508,21 @@ func TestFailedWrites(t *testing.T) {
 		t.Error("sync on a broken disk succeeds")
 	}
 }
+
+// What a flow found first stays known, also that it was nothing.
+func TestFirstPartitions(t *testing.T) {
+	for _, first := range []int{0, 2} {
+		f := newFixture(t)
+		flow := accept[*FlowPutResult](f, &FlowPut{Project: "p", Name: "a", Document: []byte("x"), At: 1}).Flow
+		keys := []PartitionKey{{Kind: "kafka", Topic: "t"}, {Kind: "kafka", Topic: "t", Source: 1}, {Kind: "kafka", Topic: "u"}}
+		if fl, err := f.s.FlowByID(flow); err != nil || fl.Looked {
+			t.Errorf("flow %+v, %v, has not looked yet", fl, err)
+		}
+		for _, n := range []int{first, first, 3, 3} {
+			accept[[]Partition](f, &PartitionsAdd{flow, keys[:n], 1})
+			if fl, err := f.s.FlowByID(flow); err != nil || !fl.Looked || fl.First != uint32(first) || fl.Parts != uint32(n) {
+				t.Errorf("flow %+v, %v, want %d partitions and %d first ones", fl, err, n, first)
+			}
+		}
+	}
+}

@@ -77,6 +77,10 @@ type Flow struct {
 	Slots uint16
 	// Parts is how many partition numbers have been given out.
 	Parts uint32
+	// Looked says that partitions were looked for, and First how many there
+	// were the first time. Those numbered from First on came later.
+	Looked bool
+	First  uint32
 	// Connections the current revision uses, by name.
 	Connections []string
 }

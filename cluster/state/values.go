@@ -36,8 +36,12 @@ func decodeVersions(what string, b []byte, newest byte, f func(d *decoder, versi
 	return nil
 }
 
+// flowVersion is the version of a flow that knows what it first found; version
+// 1 did not.
+const flowVersion = 2
+
 func (f *Flow) encode() []byte {
-	b := newValue(96)
+	b := append(make([]byte, 0, 96), flowVersion)
 	b = putUint(b, uint64(f.ID))
 	b = appendFixed64(b, f.UID)
 	b = putString(putString(b, f.Project), f.Name)
@@ -45,12 +49,12 @@ func (f *Flow) encode() []byte {
 	b = putInt(putInt(putInt(b, f.StateAt), f.CreatedAt), f.UpdatedAt)
 	b = putUint(putUint(putUint(b, uint64(f.Revision)), uint64(f.Deploy)), uint64(f.Generation))
 	b = putUint(putUint(b, uint64(f.Slots)), uint64(f.Parts))
-	return putStrings(b, f.Connections)
+	return putUint(putBool(putStrings(b, f.Connections), f.Looked), uint64(f.First))
 }
 
 func decodeFlow(b []byte) (*Flow, error) {
 	f := &Flow{}
-	err := decodeValue("flow", b, func(d *decoder) {
+	err := decodeVersions("flow", b, flowVersion, func(d *decoder, version byte) {
 		f.ID = FlowID(d.uint32())
 		f.UID = d.fixed64()
 		f.Project, f.Name = d.string(), d.string()
@@ -59,6 +63,11 @@ func decodeFlow(b []byte) (*Flow, error) {
 		f.Revision, f.Deploy, f.Generation = d.uint32(), d.uint32(), d.uint32()
 		f.Slots, f.Parts = d.uint16(), d.uint32()
 		f.Connections = d.strings()
+		if version > 1 {
+			f.Looked, f.First = d.bool(), d.uint32()
+		} else {
+			f.Looked, f.First = f.Parts > 0, f.Parts
+		}
 	})
 	return f, err
 }

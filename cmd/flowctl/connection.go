@@ -59,13 +59,14 @@ func (a *app) connectionTest() *cobra.Command {
 	return &cobra.Command{
 		Use: "test NAME|ADDRESS", Short: "Let the node reach for the other side of a connection",
 		Long: "Let the node reach for the other side of a connection: one that was applied, by its NAME,\n" +
-			"or an ADDRESS: kafka://host:port, http://host or https://host. The exit code is 4 if it\n" +
-			"cannot be reached.",
+			"or an ADDRESS: kafka://host:port, rocketmq://host:port (a name server), http://host or\n" +
+			"https://host. Of a Kafka connection with a registry both are asked. The exit code is 4 if\n" +
+			"it cannot be reached.",
 		Example: a.example("connection test main", "connection test kafka://127.0.0.1:9092", "connection test https://partner.example"),
 		Args:    a.args(1, 1, "NAME or ADDRESS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, ok := flow.Anonymous(args[0]); !ok && strings.Contains(args[0], "://") {
-				return cli.Usage("write kafka://HOST:PORT, http://HOST or https://HOST, without a path", "%q is not the address of a connection", args[0])
+				return cli.Usage("write kafka://HOST:PORT, rocketmq://HOST:PORT, http://HOST or https://HOST, without a path", "%q is not the address of a connection", args[0])
 			}
 			node, err := a.node()
 			if err != nil {
@@ -106,7 +107,7 @@ func (a *app) connectionTest() *cobra.Command {
 			}
 			next := t.Next
 			if next == "" {
-				next = "check the address, and that something listens there, from where the node runs"
+				next = fmt.Sprintf("when that is done: `%s connection test %s`", a.program, t.Name)
 			}
 			return &cli.Error{Exit: cli.ExitFindings, Code: cli.CodeConnection, Detail: fmt.Sprintf("connection %s: %s", t.Name, t.Detail), Next: next}
 		},

@@ -101,17 +101,17 @@ func holdsDocuments(name string) bool {
 
 // files answers the linter from the documents and plugin files at hand.
 type files struct {
-	connections map[string]string // name -> kind
-	dir         string            // of the document's file
+	connections map[string]*flow.Connection // by name
+	dir         string                      // of the document's file
 	read        func(path string) (*sandbox.Info, error)
 	// unknown holds what was said of what only a node can know.
 	unknown map[string]bool
 }
 
-// ConnectionKind implements flow.Resolver.
-func (f *files) ConnectionKind(_, name string) (string, bool) {
-	kind, ok := f.connections[name]
-	return kind, ok
+// Connection implements flow.Resolver.
+func (f *files) Connection(_, name string) (*flow.Connection, bool) {
+	c, ok := f.connections[name]
+	return c, ok
 }
 
 // Plugin implements flow.Resolver.
@@ -188,8 +188,8 @@ type bundle struct {
 	problems flow.Problems
 	files    int
 	read     func(path string) (*sandbox.Info, error)
-	// connections are the kinds of those among the documents.
-	connections map[string]string
+	// connections are those among the documents, by name.
+	connections map[string]*flow.Connection
 }
 
 // load reads and checks documents without a node. What only a node can know
@@ -199,7 +199,7 @@ func (a *app) load(paths []string) (*bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bundle{files: len(sources), read: inspectFiles(), connections: map[string]string{}}
+	b := &bundle{files: len(sources), read: inspectFiles(), connections: map[string]*flow.Connection{}}
 	for _, s := range sources {
 		// Without a resolver, since a document with an error has no model, and
 		// what only a node can know is none here.
@@ -207,7 +207,7 @@ func (a *app) load(paths []string) (*bundle, error) {
 		for _, d := range docs {
 			b.docs = append(b.docs, loaded{d, s.dir})
 			if d.Connection != nil {
-				b.connections[d.Connection.Name] = d.Connection.Kind()
+				b.connections[d.Connection.Name] = d.Connection
 			}
 		}
 	}

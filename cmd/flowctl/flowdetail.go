@@ -49,6 +49,7 @@ func (a *app) flowDetail(w io.Writer, format cli.Format, f *api.Flow) error {
 		pairs = append(pairs, [2]string{"Records", fmt.Sprintf("%d in, %d emitted, %d dropped, %d failed, %d tried again (in %s)",
 			g.In, g.Emitted, g.Dropped, g.Failed, g.Retried, cli.Age(a.now(), g.Since))})
 	}
+	pairs = append(pairs, skipPairs(f, a.now())...)
 	pairs = append(pairs, receiptPairs(f.Receipt)...)
 	if err := cli.Pairs(w, pairs); err != nil {
 		return err
@@ -177,7 +178,7 @@ func receiptGrid(w io.Writer, format cli.Format, r *api.Receipt) error {
 	var rows [][]string
 	for i := range r.Partitions {
 		p := &r.Partitions[i]
-		row := []string{fmt.Sprintf("%s/%d", p.Topic, p.Partition)}
+		row := []string{partitionName(p.Topic, p.Broker, p.Partition)}
 		for _, n := range []int64{p.Read, p.Split, p.Delivered, p.Drops(), p.Known, p.Filed, p.Kept, p.Flying, p.Unaccounted} {
 			row = append(row, strconv.FormatInt(n, 10))
 		}
@@ -279,37 +280,4 @@ func perRecord(nanos float64) string {
 		return fmt.Sprintf("%.1f ms", nanos/1e6)
 	}
 	return fmt.Sprintf("%.1f µs", nanos/1e3)
-}
-
-// pausedNote is why a partition is not fetched from. With nothing in flight it
-// waits for memory that other partitions hold.
-func pausedNote(inFlight int) string {
-	switch inFlight {
-	case 0:
-		return "fetching paused: records of other partitions wait for their delivery"
-	case 1:
-		return "fetching paused: 1 record waits for the delivery"
-	}
-	return fmt.Sprintf("fetching paused: %d records wait for the delivery", inFlight)
-}
-
-func partitionGrid(w io.Writer, format cli.Format, partitions []api.Partition) error {
-	if len(partitions) == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	var rows [][]string
-	for _, p := range partitions {
-		note := p.Problem
-		if note == "" && p.Paused {
-			note = pausedNote(p.InFlight)
-		}
-		owner := p.Owner
-		if format != cli.Wide {
-			owner = cli.Shorten(owner, 9)
-		}
-		rows = append(rows, []string{fmt.Sprintf("%s/%d", p.Topic, p.Partition), strconv.FormatUint(uint64(p.Slot), 10), owner,
-			cli.Count(p.Committed), cli.Count(p.Position), cli.Count(p.End), cli.Count(p.Lag), strconv.Itoa(p.InFlight), note})
-	}
-	return cli.Grid(w, []string{"PARTITION", "SLOT", "OWNER", "COMMITTED", "POSITION", "END", "LAG", "IN FLIGHT", "NOTE"}, rows)
 }

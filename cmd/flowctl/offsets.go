@@ -35,7 +35,7 @@ func (a *app) offsetsGet() *cobra.Command {
 				return a.missingFlow(cmd, node, args[0], err)
 			}
 			type offset = api.PartitionOffset
-			partition := func(p offset) string { return fmt.Sprintf("%s/%d", p.Topic, p.Partition) }
+			partition := func(p offset) string { return partitionName(p.Topic, p.Broker, p.Partition) }
 			return cli.View[offset]{
 				Name: partition,
 				Columns: []cli.Column[offset]{
@@ -92,19 +92,20 @@ func flowTarget(s string, now time.Time) (string, error) {
 	return "", cli.Usage(targetHelp, "--to %q is no place to go on at", s)
 }
 
-// offsetTarget reads [TOPIC/]PARTITION=OFFSET.
+// offsetTarget reads [TOPIC/]PARTITION=OFFSET, or TOPIC/BROKER/QUEUE=OFFSET.
 func offsetTarget(partition, offset string) (t api.OffsetTarget, err error) {
 	number := partition
 	if at := strings.LastIndexByte(partition, '/'); at >= 0 {
 		t.Topic, number = partition[:at], partition[at+1:]
-		if t.Topic == "" {
+		broker := false
+		if t.Topic, t.Broker, broker = strings.Cut(t.Topic, "/"); t.Topic == "" || broker && t.Broker == "" {
 			number = ""
 		}
 	}
 	p, perr := strconv.ParseInt(number, 10, 32)
 	n, oerr := strconv.ParseInt(offset, 10, 64)
 	if perr != nil || oerr != nil || p < 0 || n < 0 {
-		return t, cli.Usage("write PARTITION=OFFSET or TOPIC/PARTITION=OFFSET, as 0=1200", "--to %q names no offset of a partition", partition+"="+offset)
+		return t, cli.Usage("write PARTITION=OFFSET, TOPIC/PARTITION=OFFSET or, of RocketMQ, TOPIC/BROKER/QUEUE=OFFSET, as 0=1200", "--to %q names no offset of a partition", partition+"="+offset)
 	}
 	t.Partition, t.Offset = int32(p), n
 	return t, nil
@@ -164,7 +165,7 @@ func (a *app) offsetsReset() *cobra.Command {
 			return a.showReset(done)
 		},
 	}
-	cmd.Flags().StringArrayVar(&to, "to", nil, "where to go on: earliest, latest, TIME, -N, or [TOPIC/]PARTITION=OFFSET; the last may be repeated")
+	cmd.Flags().StringArrayVar(&to, "to", nil, "where to go on: earliest, latest, TIME, -N, or [TOPIC/[BROKER/]]PARTITION=OFFSET; the last may be repeated")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show the plan")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
@@ -178,7 +179,7 @@ func (a *app) showMoves(plan *api.OffsetsPlan) error {
 		if m.From >= 0 {
 			from = strconv.FormatInt(m.From, 10)
 		}
-		rows = append(rows, []string{fmt.Sprintf("%s/%d", m.Topic, m.Partition), from, strconv.FormatInt(m.To, 10), cli.Count(m.Repeated), cli.Count(m.Skipped), m.Note})
+		rows = append(rows, []string{partitionName(m.Topic, m.Broker, m.Partition), from, strconv.FormatInt(m.To, 10), cli.Count(m.Repeated), cli.Count(m.Skipped), m.Note})
 	}
 	if err := cli.Grid(a.stdout, []string{"PARTITION", "FROM", "TO", "REPEATED", "SKIPPED", "NOTE"}, rows); err != nil {
 		return err

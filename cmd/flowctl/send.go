@@ -190,6 +190,11 @@ func (a *app) connectionBrokers(ctx context.Context, name string) ([]string, err
 	if c.Kind != "kafka" {
 		return nil, cli.Usage(fmt.Sprintf("name a connection of kind kafka; `%s connection list` shows them", a.program), "connection %s is of kind %s: it has no topics", name, c.Kind)
 	}
+	docs, _ := flow.Parse(name, []byte(c.Document), flow.Options{})
+	if len(docs) == 1 && docs[0].Connection != nil && (docs[0].Connection.Kafka.TLS != nil || docs[0].Connection.Kafka.SASL != nil) {
+		return nil, cli.Usage(fmt.Sprintf("write a flow with `source: { stream: {} }` and `push: kafka://%s/TOPIC`, and give it to `%s run` with --secrets", name, a.program),
+			"connection %s is a secure one, and its secrets are the node's: send has none", name)
+	}
 	// A connection has several brokers, Target joins them.
 	return strings.FieldsFunc(c.Target, func(r rune) bool { return r == ',' || r == ' ' }), nil
 }

@@ -166,6 +166,7 @@ func TestSendLongLine(t *testing.T) {
 func TestSendRefusals(t *testing.T) {
 	h := newHarness(t)
 	h.node.connections["partner"].Kind = "http"
+	h.node.connections["secured"] = &api.Connection{Name: "secured", Kind: "kafka", Target: "127.0.0.1:9", Document: "connection: v1\nname: secured\nkafka: { brokers: [\"127.0.0.1:9\"], tls: {} }\n"}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -186,6 +187,7 @@ func TestSendRefusals(t *testing.T) {
 		{"two brokers", []string{"kafka://127.0.0.1:9092/in", "--connection", "main"}, 2, "both name a broker"},
 		{"two connections", []string{"kafka://other/in", "--connection", "main"}, 2, "both name a connection"},
 		{"a connection of another kind", []string{"in", "--connection", "partner"}, 2, "connection partner is of kind http"},
+		{"a secure connection", []string{"in", "--connection", "secured"}, 2, "connection secured is a secure one"},
 		{"no such connection", []string{"in", "--connection", "missing"}, 1, "missing"},
 		{"a header without a value", []string{"in", "--header", "x"}, 2, `--header "x" has no name and value`},
 		{"a key that is no expression", []string{"in", "--key", "a +"}, 2, `--key "a +"`},

@@ -5,9 +5,9 @@ import "encoding/json"
 // Resolver answers what a document alone cannot: what exists around it. The
 // node's registry and state answer it for apply, local files for lint and run.
 type Resolver interface {
-	// ConnectionKind is "kafka" or "http" for a connection of the project,
+	// Connection is the connection that a flow of the project means by a name,
 	// false if there is none. Anonymous connections are not asked for.
-	ConnectionKind(project, name string) (kind string, ok bool)
+	Connection(project, name string) (c *Connection, ok bool)
 
 	// Plugin tells what the reference means now. The error's text becomes the
 	// problem's message; errors that wrap ErrPluginNotFound get the code

@@ -12,15 +12,18 @@ func (l *linter) connection(n *node) *Connection {
 		switch key.text {
 		case "name":
 			c.Name, _ = l.name(v, "name")
-		case "kafka", "http":
+		case KindKafka, KindRocketMQ, KindHTTP:
 			if kind != nil {
 				l.fail(key, CodeValue, "make two connections of it", "a connection leads to one thing, and this one to `%s` already", kind.text)
 				return
 			}
 			kind = key
-			if key.text == "kafka" {
+			switch key.text {
+			case KindKafka:
 				c.Kafka = l.kafkaConnection(key, v)
-			} else {
+			case KindRocketMQ:
+				c.RocketMQ = l.rocketmqConnection(key, v)
+			default:
 				c.HTTP = l.httpConnection(key, v)
 			}
 		}
@@ -28,43 +31,10 @@ func (l *linter) connection(n *node) *Connection {
 	if lacks(n, "connection", "name") {
 		l.missing(n, "the connection", "name", "name: main")
 	}
-	if lacks(n, "connection", "kafka") && lacks(n, "connection", "http") && lacks(n, "connection", "rocketmq") {
-		l.fail(n.fields[0].key, CodeKeyMissing, "write kafka: { brokers: [HOST:PORT] } or http: { base: https://HOST }", "the connection leads nowhere")
+	if lacks(n, "connection", KindKafka) && lacks(n, "connection", KindRocketMQ) && lacks(n, "connection", KindHTTP) {
+		l.fail(n.fields[0].key, CodeKeyMissing, "write kafka: { brokers: [HOST:PORT] }, rocketmq: { name_servers: [HOST:PORT] } or http: { base: https://HOST }", "the connection leads nowhere")
 	}
 	return c
-}
-
-func (l *linter) kafkaConnection(key, n *node) *KafkaConnection {
-	k := &KafkaConnection{}
-	if !l.each(n, "conn.kafka", "kafka", func(_, v *node) {
-		items := v.items
-		if v.kind == scalarNode {
-			items = []*node{v}
-		} else if v.kind != listNode || len(items) == 0 {
-			l.fail(v, CodeType, "write brokers: [HOST:PORT]", "brokers are a list")
-			return
-		}
-		for _, it := range items {
-			s, known, ok := l.static(it, "a broker")
-			switch {
-			case !ok:
-			case known && !validHostPort(s):
-				help := "write HOST:PORT"
-				if s != "" && !strings.ContainsAny(s, ":/ ") {
-					help = "did you mean " + s + ":9092?"
-				}
-				l.fail(it, CodeValue, help, "%s is no host and port", quoted(s))
-			default:
-				k.Brokers = append(k.Brokers, s)
-			}
-		}
-	}) {
-		return k
-	}
-	if lacks(n, "conn.kafka", "brokers") {
-		l.fail(key, CodeKeyMissing, "write brokers: [HOST:PORT]", "the connection has no `brokers`")
-	}
-	return k
 }
 
 func (l *linter) httpConnection(key, n *node) *HTTPConnection {
@@ -72,10 +42,7 @@ func (l *linter) httpConnection(key, n *node) *HTTPConnection {
 	if !l.each(n, "conn.http", "http", func(key, v *node) {
 		switch key.text {
 		case "base":
-			s, known, ok := l.static(v, "base")
-			if ok && (!known || l.baseURL(v, s)) {
-				h.Base = strings.TrimRight(s, "/")
-			}
+			h.Base = l.serviceURL(v, "base", "auth")
 		case "timeout":
 			h.Timeout, _ = l.duration(v, "timeout")
 		case "concurrent":
@@ -98,10 +65,25 @@ func (l *linter) httpConnection(key, n *node) *HTTPConnection {
 	if lacks(n, "conn.http", "base") {
 		l.fail(key, CodeKeyMissing, "write base: https://HOST", "the connection has no `base`")
 	}
-	if h.TLS != nil && strings.HasPrefix(h.Base, "http://") {
-		l.fail(n.get("base"), CodeValue, "write https://, or take `tls` away", "there is no TLS to an http:// address")
-	}
+	l.plainURL(n.get("base"), h.TLS, h.Base)
 	return h
+}
+
+// serviceURL reads the URL of an HTTP service; auth is the key beside it that
+// says who asks.
+func (l *linter) serviceURL(n *node, what, auth string) string {
+	s, known, ok := l.static(n, what)
+	if !ok || known && !l.baseURL(n, s, auth) {
+		return ""
+	}
+	return strings.TrimRight(s, "/")
+}
+
+// plainURL reports TLS settings beside a URL without TLS, which stands at n.
+func (l *linter) plainURL(n *node, t *TLS, url string) {
+	if t != nil && strings.HasPrefix(url, "http://") {
+		l.fail(n, CodeValue, "write https://, or take `tls` away", "there is no TLS to an http:// address")
+	}
 }
 
 // authKinds are the ways to say who asks, each of which excludes the others.
@@ -150,38 +132,6 @@ func (l *linter) breaker(n *node) *Breaker {
 		b.Failures = int(i)
 	})
 	return b
-}
-
-func (l *linter) tls(key, n *node) *TLS {
-	t := &TLS{}
-	pem := func(v *node, what string) string {
-		s, known, ok := l.static(v, what)
-		if ok && known && IsPEM(s) && strings.Contains(s, "PRIVATE KEY") {
-			l.hide(v)
-			l.fail(v, CodeSecret, "write key: { secret: NAME } and put the key into the node's secrets", "a private key must not stand in the file")
-			return ""
-		}
-		if ok && known && s == "" {
-			l.fail(v, CodeValue, "name a file on the node, or write the PEM itself behind |", "%s is empty", what)
-		}
-		return s
-	}
-	if !l.each(n, "tls", "tls", func(key, v *node) {
-		switch key.text {
-		case "ca":
-			t.CA = pem(v, "ca")
-		case "cert":
-			t.Cert = pem(v, "cert")
-		case "key":
-			t.Key = l.secret(v, "a private key")
-		}
-	}) {
-		return t
-	}
-	if cert, private := n.get("cert") != nil, n.get("key") != nil; cert != private {
-		l.fail(key, CodeKeyMissing, "write cert: FILE and key: { secret: NAME }", "a client certificate needs both `cert` and `key`")
-	}
-	return t
 }
 
 func (l *linter) connectionHeaders(n *node) []ConnectionHeader {

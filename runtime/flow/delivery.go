@@ -33,7 +33,7 @@ func (l *linter) delivery(n *node, id string, in *way) Delivery {
 	} else if sign != nil {
 		d.Sign = sign
 	}
-	if other := d.Kind(); d.HTTP == nil && (d.Kafka != nil || d.File != nil || d.Stream != nil) {
+	if other := d.Kind(); d.HTTP == nil && (d.Kafka != nil || d.RocketMQ != nil || d.File != nil || d.Stream != nil) {
 		for _, part := range []string{"batch", "sign", "validate"} {
 			if keys[part] != nil {
 				l.fail(keys[part], CodeStageKey, "take it away, or push to `http`", "`%s` goes with a push to HTTP, and this one is to %s", part, other)
@@ -276,7 +276,7 @@ func (l *linter) exceptions(n *node) []Exception {
 				l.push(key, v, &e.Push)
 				webhookType(&e.Push)
 				if e.Push.File != nil || e.Push.Stream != nil {
-					l.fail(key, CodeValue, "push to http, webhook or kafka", "an exception cannot be pushed to a %s", e.Push.Kind())
+					l.fail(key, CodeValue, "push to http, webhook, kafka or rocketmq", "an exception cannot be pushed to a %s", e.Push.Kind())
 				}
 			}) {
 				continue

@@ -30,13 +30,13 @@ type detail struct {
 var told = map[string]bool{
 	"filter": true, "ref": true, "function": true, "every": true, "else.drop": true, "when": true,
 	"push.connection": true, "push.topic": true, "push.webhook": true, "push.method": true, "push.path": true,
-	"connection": true, "topics": true, "start": true, "path": true,
+	"connection": true, "topics": true, "pattern": true, "topic": true, "start": true, "path": true,
 }
 
 // hoisted are fields of the model that a document does not have, or has under
 // another name.
 var hoisted = map[string]string{
-	"plugin": "", "branch": "", "ingest": "", "kafka": "push", "http": "push", "file": "push",
+	"plugin": "", "branch": "", "kafka": "push", "rocketmq": "push", "http": "push", "file": "push",
 	"sign.signature": "sign", "sign.jwt": "sign", "sign.oauth2": "sign", "sign.api_key": "sign", "sign.basic": "sign", "sign.plugin": "sign", "validate.plugin": "validate",
 }
 

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,11 +30,23 @@ func examplesOf(t *testing.T, page string) []string {
 	return out
 }
 
-// Every example of the reference can be applied as it stands.
+// Every example of the reference, and of the pages of connectors, can be applied
+// as it stands.
 func TestReferenceExamplesAreLinted(t *testing.T) {
 	examples := examplesOf(t, reference)
 	if len(examples) < 10 {
 		t.Fatalf("got %d examples", len(examples))
+	}
+	pages, err := filepath.Glob("../../docs/connectors/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no pages of connectors: %v", err)
+	}
+	for _, page := range pages {
+		more := examplesOf(t, page)
+		if len(more) == 0 {
+			t.Errorf("%s has no example", page)
+		}
+		examples = append(examples, more...)
 	}
 	for _, src := range examples {
 		if !strings.HasPrefix(src, "flow: v1") && !strings.HasPrefix(src, "connection: v1") {

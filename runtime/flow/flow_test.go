@@ -35,19 +35,21 @@ func golden(t *testing.T, path string, got []byte) {
 }
 
 type world struct {
-	connections map[string]string
+	connections map[string]*Connection
 	plugin      func(PluginRef) (PluginInfo, error)
 }
 
-func (w world) ConnectionKind(_, name string) (string, bool) {
-	k, ok := w.connections[name]
-	return k, ok
+func (w world) Connection(_, name string) (*Connection, bool) {
+	c, ok := w.connections[name]
+	return c, ok
 }
 
 func (w world) Plugin(ref PluginRef) (PluginInfo, error) { return w.plugin(ref) }
 
 var testWorld = world{
-	connections: map[string]string{"main": "kafka", "partner": "http"},
+	connections: map[string]*Connection{
+		"main": {Kafka: &KafkaConnection{}}, "schemas": {Kafka: &KafkaConnection{Registry: &Registry{}}}, "mq": {RocketMQ: &RocketMQConnection{}}, "partner": {HTTP: &HTTPConnection{}},
+	},
 	plugin: func(ref PluginRef) (PluginInfo, error) {
 		switch {
 		case ref.Namespace == "acme" && ref.Name == "order-map":
@@ -170,7 +172,7 @@ func resolveFile(t *testing.T, file string) []*Document {
 
 // What is stored is a format: nodes of other versions read it.
 func TestResolvedGolden(t *testing.T) {
-	for _, name := range []string{"short", "full", "delivery"} {
+	for _, name := range []string{"short", "full", "delivery", "brokers"} {
 		var all bytes.Buffer
 		for _, d := range resolveFile(t, "testdata/valid/"+name+".yaml") {
 			b, err := EncodeResolved(d)
@@ -377,7 +379,7 @@ func TestDiff(t *testing.T) {
 
 func TestAnonymous(t *testing.T) {
 	for name, want := range map[string]bool{
-		"kafka://a:1": true, "kafka://[::1]:9": true, "https://a": true, "http://a:80": true,
+		"kafka://a:1": true, "rocketmq://a:9876": true, "rocketmq://a": false, "rocketmq://a:1/t": false, "kafka://[::1]:9": true, "https://a": true, "http://a:80": true,
 		"main": false, "kafka://a": false, "kafka://a:b": false, "kafka://a:1/t": false, "kafka://a:99999": false, "https://a/b": false, "ftp://a": false, "kafka://::1:9": false,
 	} {
 		if _, ok := Anonymous(name); ok != want {
@@ -456,7 +458,7 @@ func checkFlow(t *testing.T, f *Flow) {
 	}
 	for _, d := range f.Deliveries() {
 		take(d.ID)
-		if d.Kafka == nil && d.HTTP == nil && d.File == nil && d.Stream == nil {
+		if d.Kafka == nil && d.RocketMQ == nil && d.HTTP == nil && d.File == nil && d.Stream == nil {
 			t.Fatalf("delivery %s goes nowhere", d.ID)
 		}
 		if d.HTTP == nil && (d.Batch != nil || d.Sign != nil || d.Validate != nil) {

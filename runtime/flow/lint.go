@@ -59,6 +59,9 @@ func (l *linter) each(n *node, set, where string, visit func(key, value *node)) 
 		return false
 	}
 	if n.kind != mapNode {
+		if slices.Contains(loginSets, set) {
+			l.hide(n)
+		}
 		l.fail(n, CodeType, exampleOf(set), "%s is a map of keys and values", where)
 		return false
 	}
@@ -76,10 +79,26 @@ func (l *linter) each(n *node, set, where string, visit func(key, value *node)) 
 		case slices.Contains(ks.later, f.key.text):
 			l.notSupported(f.key, "`"+f.key.text+"`")
 		default:
+			l.hidePasswords(f)
 			l.unknownKey(f.key, set, where)
 		}
 	}
 	return true
+}
+
+// loginSets are the maps that say who asks: what stands in place of one may be
+// a password.
+var loginSets = []string{"sasl", "login", "acl", "auth", "basic"}
+
+// hidePasswords hides what stands under keys that nobody knows, where their
+// names say that it is a secret.
+func (l *linter) hidePasswords(f field) {
+	if f.value.kind == scalarNode && passwordKey.MatchString(f.key.text) {
+		l.hide(f.value)
+	}
+	for _, inner := range f.value.fields {
+		l.hidePasswords(inner)
+	}
 }
 
 // lacks reports whether a map of a set has no such key, and none that was
@@ -101,7 +120,11 @@ var examples = map[string]string{
 	"source.ingest": "such as { body: 1MiB, wait: 30s }",
 	"requeue":       "such as { every: 1h, at_most: 3 }",
 	"auth":          "such as { bearer: { secret: NAME } }",
-	"tls":           "such as { ca: ca.pem }",
+	"tls":           "such as { ca: ca.pem }, or {} for the system's certificates",
+	"sasl":          "such as { scram-sha-512: { user: NAME, password: { secret: NAME } } }",
+	"login":         "such as { user: NAME, password: { secret: NAME } }",
+	"registry":      "such as { url: http://HOST:8081 }",
+	"acl":           "such as { access_key: NAME, secret_key: { secret: NAME } }",
 	"batch":         "such as { records: 100, wait: 1s }",
 	"validate":      "such as { ok: response.status == 200 }, or ./check.wasm",
 }
@@ -129,6 +152,10 @@ func (l *linter) unknownKey(key *node, set, where string) {
 		return
 	case key.text == "schedule" && set == "flow":
 		help = "it is called `trigger`, which is not supported yet"
+	case set == "sasl" && (key.text == "mechanism" || key.text == "user" || key.text == "username" || key.text == "password"):
+		help = "write " + strings.TrimPrefix(exampleOf(set), "such as ") + "; the mechanism is the key: " + strings.Join(ks.known, ", ")
+	case set == "conn.rocketmq" && (strings.HasPrefix(key.text, "broker") || strings.HasPrefix(key.text, "namesrv")):
+		help = "did you mean `name_servers`? They tell where the brokers are"
 	case key.text == "env" && set == "flow":
 		help = "environment variables are named where they are used: ${env.NAME}"
 	case near != "":
@@ -176,11 +203,15 @@ func quoted(s string) string {
 }
 
 var (
-	namePattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-	varPattern    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	topicPattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
-	headerPattern = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$")
-	secretPattern = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
+	namePattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	varPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	topicPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+	// As RocketMQ's own clients check them; the broker's own topics have a %.
+	rocketmqTopicPattern = regexp.MustCompile(`^[A-Za-z0-9_%|-]{1,127}$`)
+	tagPattern           = regexp.MustCompile(`^[^|\s\x00-\x1f\x7f]{1,255}$`)
+	headerPattern        = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$")
+	passwordKey          = regexp.MustCompile(`(?i)pass|pwd|secret|token|credential|jaas`)
+	secretPattern        = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
 )
 
 func (l *linter) name(n *node, what string) (string, bool) {
@@ -260,6 +291,8 @@ func (l *linter) expression(n *node, what string, cond bool) (string, bool) {
 	if err != nil {
 		if e, ok := err.(*expr.Error); ok && !n.quoted && e.Offset == 0 && e.Length == len([]rune(s)) && strings.HasPrefix(e.Message, "unknown name") && !cond {
 			e.Help = "this is an expression; for the text write '\"" + s + "\"'. " + e.Help
+		} else if ok && strings.HasPrefix(s, "${") && strings.HasSuffix(s, "}") {
+			e.Help = "the whole is an expression: write " + s[2:len(s)-1] + ", without ${ }"
 		}
 		l.exprError(n, err)
 		return "", false

@@ -151,29 +151,32 @@ func (c *BranchCase) walk(stage func(*Stage), delivery func(*Delivery)) {
 
 // Connections are the names of the connections that the flow uses, sorted,
 // each once, anonymous ones among them (see Anonymous).
-func (f *Flow) Connections() []string { return f.connections(true) }
+func (f *Flow) Connections() []string { return f.connections("") }
 
 // KafkaConnections are those of Connections that are used as Kafka.
-func (f *Flow) KafkaConnections() []string { return f.connections(false) }
+func (f *Flow) KafkaConnections() []string { return f.connections(KindKafka) }
 
-func (f *Flow) connections(http bool) []string {
+// connections are those that are used as a kind; "": all.
+func (f *Flow) connections(kind string) []string {
 	var names []string
+	used := func(as, name string) {
+		if kind == "" || kind == as {
+			names = append(names, name)
+		}
+	}
 	topic := func(t *Topic) {
 		if t != nil {
-			names = append(names, t.Connection)
+			used(t.kind(), t.Connection)
 		}
 	}
 	delivery := func(d *Delivery) {
 		topic(d.Aside)
-		switch {
-		case d.Kafka != nil:
-			names = append(names, d.Kafka.Connection)
-		case d.HTTP != nil && http:
-			names = append(names, d.HTTP.Connection)
+		if name := d.Connection(); name != "" {
+			used(d.Kind(), name)
 		}
 	}
-	if k := f.Source.Kafka; k != nil {
-		names = append(names, k.Connection)
+	if name := f.Source.Connection(); name != "" {
+		used(f.Source.Kind(), name)
 	}
 	topic(f.Aside)
 	for _, s := range f.AllStages() {
@@ -278,23 +281,32 @@ type Requeue struct {
 type Exception struct {
 	// When is an expression of ExceptionScope; "" is every record.
 	When string `json:"when,omitempty"`
-	// Push is to HTTP or Kafka; its templates and expressions are of
+	// Push is to HTTP, Kafka or RocketMQ; its templates and expressions are of
 	// ExceptionScope, its ID is exception1, exception2 and so on.
 	Push Delivery `json:"push"`
 }
 
-// Topic is a topic of a Kafka connection.
+// Topic is a topic of a Kafka or RocketMQ connection.
 type Topic struct {
+	// RocketMQ: it is one of RocketMQ.
+	RocketMQ   bool   `json:"rocketmq,omitempty"`
 	Connection string `json:"connection"`
 	Topic      string `json:"topic"`
 }
 
-// String is kafka://connection/topic.
-func (t *Topic) String() string {
-	if strings.HasPrefix(t.Connection, kafkaScheme) {
-		return t.Connection + "/" + t.Topic
+func (t *Topic) kind() string {
+	if t.RocketMQ {
+		return KindRocketMQ
 	}
-	return kafkaScheme + t.Connection + "/" + t.Topic
+	return KindKafka
+}
+
+// String is kafka://connection/topic or rocketmq://connection/topic.
+func (t *Topic) String() string { return address(t.kind(), t.Connection) + "/" + t.Topic }
+
+// address is KIND://CONNECTION, which an anonymous connection is already.
+func address(kind, connection string) string {
+	return kind + "://" + strings.TrimPrefix(connection, kind+"://")
 }
 
 // Order is what the flow keeps of its source's order.
@@ -326,32 +338,146 @@ const (
 
 // Source is where records come from; exactly one field is set.
 type Source struct {
-	Kafka  *KafkaSource  `json:"kafka,omitempty"`
-	File   *FileSource   `json:"file,omitempty"`
-	Stream *Stream       `json:"stream,omitempty"`
-	Ingest *IngestSource `json:"ingest,omitempty"`
+	Kafka    *KafkaSource    `json:"kafka,omitempty"`
+	RocketMQ *RocketMQSource `json:"rocketmq,omitempty"`
+	File     *FileSource     `json:"file,omitempty"`
+	Stream   *Stream         `json:"stream,omitempty"`
+	Ingest   *IngestSource   `json:"ingest,omitempty"`
 }
 
-// Kind is "kafka", "file", "stream" or "ingest".
+// Kind is KindKafka, KindRocketMQ, "file", "stream" or "ingest".
 func (s Source) Kind() string {
 	switch {
 	case s.Ingest != nil:
 		return "ingest"
 	case s.Kafka != nil:
-		return "kafka"
+		return KindKafka
+	case s.RocketMQ != nil:
+		return KindRocketMQ
 	case s.File != nil:
 		return "file"
 	}
 	return "stream"
 }
 
+// Connection is the name of the source's connection, "" where it has none.
+func (s Source) Connection() string {
+	switch {
+	case s.Kafka != nil:
+		return s.Kafka.Connection
+	case s.RocketMQ != nil:
+		return s.RocketMQ.Connection
+	}
+	return ""
+}
+
+// Start is where a flow begins to read; "" where its source has no such thing.
+func (s Source) Start() Start {
+	switch {
+	case s.Kafka != nil:
+		return s.Kafka.Start
+	case s.RocketMQ != nil:
+		return s.RocketMQ.Start
+	}
+	return ""
+}
+
+// String is the source in a few words: `kafka://main/orders,returns`,
+// `kafka://main pattern orders-.*`, `rocketmq://mq/orders`, `file in.ndjson`,
+// `ingest`, `stream`.
+func (s Source) String() string {
+	switch {
+	case s.Kafka != nil && s.Kafka.Pattern != "":
+		return address(KindKafka, s.Kafka.Connection) + " pattern " + s.Kafka.Pattern
+	case s.Kafka != nil:
+		return address(KindKafka, s.Kafka.Connection) + "/" + strings.Join(s.Kafka.Topics, ",")
+	case s.RocketMQ != nil:
+		return address(KindRocketMQ, s.RocketMQ.Connection) + "/" + s.RocketMQ.Topic
+	case s.File != nil:
+		return "file " + s.File.Path
+	}
+	return s.Kind()
+}
+
 // KafkaSource reads topics of a Kafka cluster.
 type KafkaSource struct {
 	// Connection is a connection's name, or an anonymous connection.
 	Connection string `json:"connection"`
-	// Topics has at least one element, and none twice.
-	Topics []string `json:"topics"`
-	Start  Start    `json:"start"`
+	// Topics has at least one element, and none twice, unless there is a
+	// Pattern: an expression of RE2 that matches the whole name of a topic.
+	Topics  []string `json:"topics,omitempty"`
+	Pattern string   `json:"pattern,omitempty"`
+	Start   Start    `json:"start"`
+	// OutOfRange is what happens where the log no longer has the flow's
+	// position; "" is OutOfRangePause.
+	OutOfRange OutOfRange `json:"out_of_range,omitempty"`
+	// Group is the consumer group that offsets are mirrored to: "" is
+	// millrace.PROJECT.FLOW, GroupNone is none.
+	Group string `json:"group,omitempty"`
+	// Decode is nil where values are taken as they are.
+	Decode *Decode `json:"decode,omitempty"`
+}
+
+// GroupNone is a KafkaSource's Group where offsets are not mirrored.
+const GroupNone = "none"
+
+// GroupName is the consumer group that a flow's offsets are mirrored to, ""
+// where they are not.
+func (f *Flow) GroupName() string {
+	switch k := f.Source.Kafka; {
+	case k == nil || k.Group == GroupNone:
+		return ""
+	case k.Group != "":
+		return k.Group
+	}
+	return "millrace." + f.Project + "." + f.Name
+}
+
+// OutOfRange is what a flow does where the log no longer has its position.
+type OutOfRange string
+
+const (
+	// OutOfRangePause pauses it.
+	OutOfRangePause OutOfRange = "pause"
+	// OutOfRangeEarliest goes on at the first record that there is.
+	OutOfRangeEarliest OutOfRange = "earliest"
+	// OutOfRangeLatest goes on behind the last one.
+	OutOfRangeLatest OutOfRange = "latest"
+)
+
+// Decode makes JSON of values that are in the wire format of the connection's
+// Schema Registry.
+type Decode struct {
+	// Format is DecodeAvro or DecodeJSONSchema.
+	Format string `json:"format"`
+}
+
+// Formats of Decode.
+const (
+	DecodeAvro       = "avro"
+	DecodeJSONSchema = "json_schema"
+)
+
+// DecodeID is the id of the stage that decodes, in front of the others.
+const DecodeID = "decode"
+
+// Decoding is the stage that decodes what the source gives, nil if the flow has
+// none. It is not among AllStages.
+func (f *Flow) Decoding() *Stage {
+	if f.Source.Kafka == nil || f.Source.Kafka.Decode == nil {
+		return nil
+	}
+	return &Stage{ID: DecodeID, Otherwise: f.Otherwise, Aside: f.Aside, Decode: f.Source.Kafka.Decode}
+}
+
+// RocketMQSource reads a topic of a RocketMQ cluster.
+type RocketMQSource struct {
+	// Connection is a connection's name, or an anonymous connection.
+	Connection string `json:"connection"`
+	Topic      string `json:"topic"`
+	// Tags are those of the messages that are read; empty: all are.
+	Tags  []string `json:"tags,omitempty"`
+	Start Start    `json:"start"`
 }
 
 // Start is where a flow begins to read a partition that it has never read:

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Delivery is the end of a record's way. Exactly one of Kafka, HTTP, File and
-// Stream is set; Batch, Sign and Validate only beside HTTP.
+// Delivery is the end of a record's way. Exactly one of Kafka, RocketMQ, HTTP,
+// File and Stream is set; Batch, Sign and Validate only beside HTTP.
 type Delivery struct {
 	ID string `json:"id"`
 	// Otherwise is resolved, as a stage's is.
@@ -22,25 +22,53 @@ type Delivery struct {
 	// Retry bounds the attempts; nil: they have no end.
 	Retry *Retry `json:"retry,omitempty"`
 
-	Kafka  *KafkaPush `json:"kafka,omitempty"`
-	HTTP   *HTTPPush  `json:"http,omitempty"`
-	File   *FilePush  `json:"file,omitempty"`
-	Stream *Stream    `json:"stream,omitempty"`
+	Kafka    *KafkaPush    `json:"kafka,omitempty"`
+	RocketMQ *RocketMQPush `json:"rocketmq,omitempty"`
+	HTTP     *HTTPPush     `json:"http,omitempty"`
+	File     *FilePush     `json:"file,omitempty"`
+	Stream   *Stream       `json:"stream,omitempty"`
 
 	Pos Pos `json:"-"`
 }
 
-// Kind is "kafka", "http", "file" or "stream".
+// Kind is KindKafka, KindRocketMQ, KindHTTP, "file" or "stream".
 func (d *Delivery) Kind() string {
 	switch {
 	case d.Kafka != nil:
-		return "kafka"
+		return KindKafka
+	case d.RocketMQ != nil:
+		return KindRocketMQ
 	case d.HTTP != nil:
-		return "http"
+		return KindHTTP
 	case d.File != nil:
 		return "file"
 	}
 	return "stream"
+}
+
+// Connection is the name of the delivery's connection, "" where it has none.
+func (d *Delivery) Connection() string {
+	switch {
+	case d.Kafka != nil:
+		return d.Kafka.Connection
+	case d.RocketMQ != nil:
+		return d.RocketMQ.Connection
+	case d.HTTP != nil:
+		return d.HTTP.Connection
+	}
+	return ""
+}
+
+// topic is the one that a delivery to Kafka or RocketMQ writes to, nil of
+// another one.
+func (d *Delivery) topic() *Topic {
+	switch {
+	case d.Kafka != nil:
+		return &Topic{Connection: d.Kafka.Connection, Topic: d.Kafka.Topic}
+	case d.RocketMQ != nil:
+		return &Topic{RocketMQ: true, Connection: d.RocketMQ.Connection, Topic: d.RocketMQ.Topic}
+	}
+	return nil
 }
 
 // Describe is the delivery in a few words: `push kafka://main/orders`,
@@ -48,8 +76,8 @@ func (d *Delivery) Kind() string {
 // `push webhook https://host/path`, `push file out.ndjson`, `push stream`.
 func (d *Delivery) Describe() string {
 	switch {
-	case d.Kafka != nil:
-		return "push " + (&Topic{d.Kafka.Connection, d.Kafka.Topic}).String()
+	case d.Kafka != nil || d.RocketMQ != nil:
+		return "push " + d.topic().String()
 	case d.HTTP != nil:
 		what := d.HTTP.Method
 		if d.HTTP.Webhook {
@@ -107,7 +135,28 @@ type KafkaPush struct {
 	// Key is an expression for the key (see expr.Program.Key); "" keeps the
 	// record's own.
 	Key string `json:"key,omitempty"`
+	// Compression is a codec of compressionCodecs; "": the connector's default.
+	Compression string `json:"compression,omitempty"`
 }
+
+// compressionCodecs are those of what is written to Kafka, the default first.
+var compressionCodecs = []string{"lz4", "zstd", "snappy", "gzip", "none"}
+
+// RocketMQPush writes records to a topic, each as a message.
+type RocketMQPush struct {
+	Connection string `json:"connection"`
+	Topic      string `json:"topic"`
+	// Tag is a template for the message's tag; "" keeps the record's own.
+	Tag string `json:"tag,omitempty"`
+	// Key is an expression for the key (see expr.Program.Key); "" keeps the
+	// record's own.
+	Key string `json:"key,omitempty"`
+	// Delay is the level of the broker's delays, 1 to MaxDelay; 0: none.
+	Delay int `json:"delay,omitempty"`
+}
+
+// MaxDelay is the highest level of delay that a RocketMQ broker has by default.
+const MaxDelay = 18
 
 // HTTPPush sends a request for each record or batch. The templates of a batch
 // see its first record.

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Stage is one step before a delivery. Filter, or one of Plugin, Map, Cleanup
-// and Branch, is set.
+// Stage is one step before a delivery. Filter, or one of Plugin, Map, Cleanup,
+// Branch and Decode, is set.
 type Stage struct {
 	// ID is unique in the flow, branches and deliveries included.
 	ID string `json:"id"`
@@ -23,6 +23,8 @@ type Stage struct {
 	Map     *MapStage    `json:"map,omitempty"`
 	Cleanup *Cleanup     `json:"cleanup,omitempty"`
 	Branch  *Branch      `json:"branch,omitempty"`
+	// Decode is set in Flow.Decoding alone.
+	Decode *Decode `json:"-"`
 
 	// Pos is where the stage begins in its file.
 	Pos Pos `json:"-"`
@@ -31,9 +33,11 @@ type Stage struct {
 // Describe is the stage in a word or two for plans and listings:
 // `filter value.a > 1`, `map acme/order-map@^1.2`, `map (set, drop)`,
 // `map ./vowels.wasm count_vowels (impure)`, `cleanup (drop_headers)`,
-// `branch (2 cases, else drop)`.
+// `branch (2 cases, else drop)`, `decode avro (registry)`.
 func (s *Stage) Describe() string {
 	switch {
+	case s.Decode != nil:
+		return "decode " + s.Decode.Format + " (registry)"
 	case s.Cleanup != nil:
 		return "cleanup (" + strings.Join(s.Cleanup.steps(), ", ") + ")"
 	case s.Branch != nil:

@@ -8,6 +8,7 @@ import (
 
 func TestWalksReachEveryCase(t *testing.T) {
 	docs := resolveFile(t, "testdata/valid/delivery.yaml")
+	brokers := resolveFile(t, "testdata/valid/brokers.yaml")
 	f, s := docs[0].Flow, docs[1].Flow
 	var stages, describe, deliveries, plugins []string
 	for _, st := range f.AllStages() {
@@ -38,6 +39,10 @@ func TestWalksReachEveryCase(t *testing.T) {
 		{"secrets", f.Secrets(), []string{"hooks/key", "partner/hmac", "partner/one", "partner/two"}},
 		{"secrets of all kinds", s.Secrets(), []string{"a", "in/hmac"}},
 		{"secrets of a connection", docs[4].Connection.Secrets(), []string{"partner/oauth", "partner/tls"}},
+		{"secrets of brokers", brokers[0].Connection.Secrets(), []string{"kafka/alice", "kafka/tls", "registry/reader"}},
+		{"secrets of RocketMQ", brokers[2].Connection.Secrets(), []string{"mq/orders"}},
+		{"connections to brokers", brokers[3].Flow.Connections(), []string{"main", "mq", "schemas"}},
+		{"connections to Kafka", brokers[3].Flow.KafkaConnections(), []string{"main", "schemas"}},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", c.what, strings.Join(c.got, "\n"), strings.Join(c.want, "\n"))

@@ -176,7 +176,7 @@ func (l *linter) flow(n *node) *Flow {
 		case "requeue":
 			f.Requeue = l.requeue(key, v)
 		case "stages":
-			l.stages(key, v, f)
+			l.stages(key, v, f, n.get("source").get(KindKafka).get("decode"))
 		case "exceptions":
 			exceptions = v
 		}
@@ -312,7 +312,7 @@ func (l *linter) overrideVars(n *node, f *Flow) {
 
 func (l *linter) otherwise(n *node) (Otherwise, *Topic) {
 	if n.kind != mapNode {
-		if n.kind == scalarNode && (n.text == "topic" || strings.HasPrefix(n.text, kafkaScheme)) {
+		if n.kind == scalarNode && (n.text == "topic" || topicAddress(n.text) != nil) {
 			topic := n.text
 			if topic == "topic" {
 				topic = "kafka://CONNECTION/TOPIC"
@@ -326,23 +326,22 @@ func (l *linter) otherwise(n *node) (Otherwise, *Topic) {
 		}
 		return Otherwise(s), nil
 	}
-	t := &Topic{}
+	out := &Topic{}
 	l.each(n, "otherwise", "otherwise", func(_, v *node) {
 		text, known, ok := l.static(v, "topic")
+		t := topicAddress(text)
 		switch {
 		case !ok:
-		case !strings.HasPrefix(text, kafkaScheme):
-			if known {
-				l.fail(v, CodeValue, "write kafka://CONNECTION/TOPIC", "%s names no topic of a connection", quoted(text))
-			}
-		default:
-			t.Connection, t.Topic, _ = l.kafkaAddress(v, text, known)
+		case t != nil && l.address(v, t, known):
+			out = t
+		case t == nil && known:
+			l.fail(v, CodeValue, "write kafka://CONNECTION/TOPIC or rocketmq://CONNECTION/TOPIC", "%s names no topic of a connection", quoted(text))
 		}
 	})
 	if lacks(n, "otherwise", "topic") {
 		l.fail(n, CodeKeyMissing, "write { topic: kafka://CONNECTION/TOPIC }, or one of queue, drop, pause", "otherwise has no `topic`")
 	}
-	return OtherwiseTopic, t
+	return OtherwiseTopic, out
 }
 
 func (l *linter) limits(n *node, f *Flow) {
@@ -441,7 +440,7 @@ func (l *linter) order(n *node, f *Flow) {
 		return
 	}
 	for _, d := range deliveries {
-		if d.Kafka != nil || d.File != nil || d.Stream != nil {
+		if d.Kafka != nil || d.RocketMQ != nil || d.File != nil || d.Stream != nil {
 			l.fail(n, CodeNotSupported, "it goes with deliveries to HTTP", "`order: none` to %s is not supported yet", d.Kind())
 			return
 		}

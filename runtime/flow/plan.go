@@ -63,7 +63,7 @@ func Diff(old, new *Flow) []Change {
 			cs = append(cs, details(what, was == is, old, new)...)
 		}
 	}
-	compare("source", old.Source.describe(), new.Source.describe(), old.Source, new.Source)
+	compare("source", old.Source.describe(), new.Source.describe(), old.Source.part(), new.Source.part())
 	part("order", string(old.Order), string(new.Order))
 	part("slots", number(old.Slots), number(new.Slots))
 	part("limits.in_flight", number(old.InFlight), number(new.InFlight))
@@ -243,22 +243,31 @@ func (e *Exception) describe() string {
 	return "when " + e.When + ": " + e.Push.Describe()
 }
 
+// describe is the source with what cannot change while the flow lives, "" for
+// none.
 func (s Source) describe() string {
 	switch {
-	case s.Ingest != nil:
-		return "ingest"
-	case s.Kafka != nil:
-		conn := s.Kafka.Connection
-		if !strings.HasPrefix(conn, kafkaScheme) {
-			conn = kafkaScheme + conn
-		}
-		return conn + "/" + strings.Join(s.Kafka.Topics, ",") + " from " + string(s.Kafka.Start)
-	case s.File != nil:
-		return "file " + s.File.Path
-	case s.Stream != nil:
-		return "stream"
+	case s == Source{}:
+		return ""
+	case s.Start() != "":
+		return s.String() + " from " + string(s.Start())
 	}
-	return ""
+	return s.String()
+}
+
+// part is the field of the source that is set.
+func (s Source) part() any {
+	switch {
+	case s.Kafka != nil:
+		return s.Kafka
+	case s.RocketMQ != nil:
+		return s.RocketMQ
+	case s.File != nil:
+		return s.File
+	case s.Ingest != nil:
+		return s.Ingest
+	}
+	return &Stream{}
 }
 
 // ErrSourceChange is what CheckUpdate's errors wrap.

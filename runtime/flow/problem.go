@@ -48,6 +48,7 @@ const (
 	CodeVarUnknown         Code = "E_VAR_UNKNOWN"          // an override of a var that the flow does not have
 	CodeOrder              Code = "E_ORDER"                // what an order gives up
 	CodeQueue              Code = "E_QUEUE"                // what a full failure queue gives up
+	CodeSkip               Code = "E_SKIP"                 // records that a source passes over
 	CodeConnectionNotFound Code = "E_CONNECTION_NOT_FOUND" // a connection that does not exist
 	CodeConnectionKind     Code = "E_CONNECTION_KIND"      // a connection to something else
 	CodePluginRef          Code = "E_PLUGIN_REF"           // no reference to a plugin

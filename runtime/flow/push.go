@@ -21,9 +21,11 @@ func (l *linter) push(key, n *node, d *Delivery) {
 		}
 		seen = key
 		switch key.text {
-		case "kafka":
+		case KindKafka:
 			d.Kafka = l.kafkaPush(key, v)
-		case "http":
+		case KindRocketMQ:
+			d.RocketMQ = l.rocketmqPush(key, v)
+		case KindHTTP:
 			d.HTTP = l.httpPush(key, v)
 		case "webhook":
 			d.HTTP, d.Sign = l.webhookPush(key, v)
@@ -44,13 +46,18 @@ func (l *linter) push(key, n *node, d *Delivery) {
 
 func (l *linter) shortPush(n *node, d *Delivery) {
 	switch s := n.text; {
-	case strings.HasPrefix(s, kafkaScheme):
+	case topicAddress(s) != nil:
 		text, known, ok := l.static(n, "push")
 		if !ok {
 			return
 		}
-		if conn, topic, ok := l.kafkaAddress(n, text, known); ok {
-			d.Kafka = &KafkaPush{Connection: conn, Topic: topic}
+		t := topicAddress(text)
+		switch {
+		case !l.address(n, t, known):
+		case t.RocketMQ:
+			d.RocketMQ = &RocketMQPush{Connection: t.Connection, Topic: t.Topic}
+		default:
+			d.Kafka = &KafkaPush{Connection: t.Connection, Topic: t.Topic}
 		}
 	case strings.HasPrefix(s, "http://"), strings.HasPrefix(s, "https://"):
 		d.HTTP = &HTTPPush{Method: "POST"}
@@ -58,31 +65,8 @@ func (l *linter) shortPush(n *node, d *Delivery) {
 	case s == "stream":
 		l.fail(n, CodeValue, "write { stream: {} }", "`stream` needs its braces")
 	default:
-		l.fail(n, CodeValue, "write kafka://CONNECTION/TOPIC, https://HOST/PATH, { http: ... }, { webhook: ... }, { file: { path: out.ndjson } } or { stream: {} }", "records cannot be pushed to %s", quoted(s))
+		l.fail(n, CodeValue, "write kafka://CONNECTION/TOPIC, rocketmq://CONNECTION/TOPIC, https://HOST/PATH, { http: ... }, { webhook: ... }, { file: { path: out.ndjson } } or { stream: {} }", "records cannot be pushed to %s", quoted(s))
 	}
-}
-
-func (l *linter) kafkaPush(key, n *node) *KafkaPush {
-	k := &KafkaPush{}
-	if !l.each(n, "push.kafka", "push.kafka", func(key, v *node) {
-		switch key.text {
-		case "connection":
-			k.Connection = l.connectionName(v, "kafka")
-		case "topic":
-			k.Topic, _ = l.topic(v)
-		case "key":
-			k.Key, _ = l.expression(v, "key", false)
-		}
-	}) {
-		return k
-	}
-	if lacks(n, "push.kafka", "connection") {
-		l.fail(key, CodeKeyMissing, "write connection: NAME, or kafka://HOST:PORT", "the delivery has no `connection`")
-	}
-	if lacks(n, "push.kafka", "topic") {
-		l.fail(key, CodeKeyMissing, "write topic: NAME", "the delivery has no `topic`")
-	}
-	return k
 }
 
 func (l *linter) httpPush(key, n *node) *HTTPPush {
@@ -213,7 +197,7 @@ func (l *linter) httpURL(n *node, h *HTTPPush) {
 			return
 		}
 	}
-	if known && !l.baseURL(n, base) {
+	if known && !l.baseURL(n, base, "auth") {
 		return
 	}
 	h.Connection = base

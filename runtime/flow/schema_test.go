@@ -76,7 +76,7 @@ func TestSchemaAgreesWithParser(t *testing.T) {
 		}
 		return compiled[d.Kind].Validate(v)
 	}
-	for _, name := range []string{"short", "full", "delivery"} {
+	for _, name := range []string{"short", "full", "delivery", "brokers"} {
 		src, err := os.ReadFile("testdata/valid/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestSchemaAgreesWithParser(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"wrong-verb", "unknown-key", "two-verbs", "missing-topic-push", "wrong-version"} {
+	for _, name := range []string{"wrong-verb", "unknown-key", "two-verbs", "missing-topic-push", "wrong-version", "kafka-source", "rocketmq", "kafka-connections"} {
 		src, err := os.ReadFile("testdata/lint/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)

@@ -9,14 +9,17 @@ import (
 )
 
 // stages reads the list of stages of a flow, each of whose ways ends with a
-// delivery.
-func (l *linter) stages(key, n *node, f *Flow) {
+// delivery. decode, if not nil, is the source's, which is a stage in front.
+func (l *linter) stages(key, n *node, f *Flow, decode *node) {
 	if n.kind == listNode && len(n.items) == 0 {
 		l.fail(key, CodeDeliveryMissing, "end the list with a delivery, such as `- push: kafka://CONNECTION/TOPIC`", "the flow has no stages")
 		return
 	}
 	before := len(*l.problems)
 	in := &way{otherwise: f.Otherwise, aside: f.Aside, ids: make(map[string]*node)}
+	if decode != nil {
+		in.ids[DecodeID] = decode
+	}
 	stages, d, last := l.way(n, in)
 	f.Stages = stages
 	if d != nil {
@@ -168,7 +171,7 @@ func (l *linter) noVerb(n *node) bool {
 	}
 	help := "verbs: " + strings.Join(verbs, ", ")
 	switch {
-	case slices.Contains([]string{"kafka", "http", "webhook", "file", "stream", "sink", "to", "output"}, strange[0].text):
+	case slices.Contains([]string{"kafka", "rocketmq", "http", "webhook", "file", "stream", "sink", "to", "output"}, strange[0].text):
 		help = "a delivery is `push: ...`"
 	case slices.Contains([]string{"when", "else", "if", "case", "switch"}, strange[0].text):
 		help = "cases stand in a list below `branch:`"

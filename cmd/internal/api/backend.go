@@ -251,6 +251,7 @@ type Flow struct {
 	Rate        *Rate             `json:"rate,omitempty"`
 	Connections []ConnectionUsage `json:"connections,omitempty"`
 	Figures     *Figures          `json:"figures,omitempty"` // since this node opened the flow
+	Skips       []Skip            `json:"skips,omitempty"`
 	Document    string            `json:"document,omitempty"`
 }
 
@@ -291,6 +292,7 @@ type DeliveryPlugin struct {
 // Partition of a flow's source.
 type Partition struct {
 	Topic     string `json:"topic"`
+	Broker    string `json:"broker,omitempty"` // of a queue of RocketMQ
 	Partition int32  `json:"partition"`
 	Slot      uint32 `json:"slot"`
 	Owner     string `json:"owner,omitempty"`
@@ -314,6 +316,23 @@ type Figures struct {
 	Dropped int64 `json:"dropped"`
 	Failed  int64 `json:"failed"`
 	Retried int64 `json:"retried"`
+	// Skipped are those that the source has passed over; see Skip.
+	Skipped int64 `json:"skipped,omitempty"`
+}
+
+// Skip are records of a partition that a flow's source has passed over since
+// the node opened the flow, because the log no longer had them or as the flow's
+// out_of_range says.
+type Skip struct {
+	Topic     string `json:"topic"`
+	Broker    string `json:"broker,omitempty"`
+	Partition int32  `json:"partition"`
+	// Records is how many offsets were passed over in all; From and To are of
+	// the last time: where the flow was, and where it went on.
+	Records int64 `json:"records"`
+	From    int64 `json:"from"`
+	To      int64 `json:"to"`
+	At      int64 `json:"at"` // Unix ms
 }
 
 // Revision of a flow.

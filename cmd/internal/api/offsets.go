@@ -11,6 +11,7 @@ type Offsets struct {
 // PartitionOffset is how far a partition has come; -1: unknown.
 type PartitionOffset struct {
 	Topic     string `json:"topic"`
+	Broker    string `json:"broker,omitempty"` // of a queue of RocketMQ
 	Partition int32  `json:"partition"`
 	// Committed is the durable watermark, Position what is fetched next.
 	Committed int64 `json:"committed"`
@@ -47,8 +48,10 @@ type OffsetsReset struct {
 
 // OffsetTarget is where a partition is to go on.
 type OffsetTarget struct {
-	// Topic may be empty where the flow reads one topic.
+	// Topic may be empty where the flow reads one topic, Broker where one broker
+	// alone has a queue of the number.
 	Topic     string `json:"topic,omitempty"`
+	Broker    string `json:"broker,omitempty"`
 	Partition int32  `json:"partition"`
 	Offset    int64  `json:"offset"`
 }
@@ -73,6 +76,7 @@ type OffsetsPlan struct {
 // OffsetsMove is the move of a partition.
 type OffsetsMove struct {
 	Topic     string `json:"topic"`
+	Broker    string `json:"broker,omitempty"` // of a queue of RocketMQ
 	Partition int32  `json:"partition"`
 	// From is the watermark before, -1: none yet; To the one after.
 	From int64 `json:"from"`

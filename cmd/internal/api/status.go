@@ -62,6 +62,7 @@ type Receipt struct {
 // PartitionReceipt is the receipt of a partition.
 type PartitionReceipt struct {
 	Topic     string `json:"topic"`
+	Broker    string `json:"broker,omitempty"` // of a queue of RocketMQ
 	Partition int32  `json:"partition"`
 	Account
 }

@@ -72,7 +72,7 @@ func Defaults() Config {
 		Data:   "data",
 		Limits: Limits{Window: 256 << 20, Fuel: 1_200_000, PluginMemory: 64 << 20, SpillRate: 2000, SpillBytes: 1 << 30},
 		Log:    Log{Level: slog.LevelInfo, Format: "text"},
-		Kafka:  Kafka{FetchMaxBytes: 8 << 20},
+		Kafka:  Kafka{FetchMaxBytes: 2 << 20},
 	}
 }
 
@@ -273,7 +273,7 @@ var settings = []setting{
 		show: func(c *Config) string { return c.Log.Format },
 	},
 	{
-		key: "kafka.fetch_max_bytes", number: true, example: "8MiB",
+		key: "kafka.fetch_max_bytes", number: true, example: "2MiB",
 		set: func(c *Config, text string) error {
 			n, err := parseSize("fetch_max_bytes", text)
 			c.Kafka.FetchMaxBytes = int32(min(n, math.MaxInt32))

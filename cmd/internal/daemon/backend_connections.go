@@ -14,6 +14,8 @@ import (
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/runtime/connector/http"
 	"github.com/millrace-io/millrace/runtime/connector/kafka"
+	"github.com/millrace-io/millrace/runtime/connector/kafka/registry"
+	"github.com/millrace-io/millrace/runtime/connector/rocketmq"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -180,8 +182,11 @@ func (d *Daemon) apiConnection(c *state.Connection) (*api.Connection, error) {
 }
 
 func target(c *flow.Connection) string {
-	if c.Kafka != nil {
+	switch {
+	case c.Kafka != nil:
 		return strings.Join(c.Kafka.Brokers, ",")
+	case c.RocketMQ != nil:
+		return strings.Join(c.RocketMQ.NameServers, ",")
 	}
 	return c.HTTP.Base
 }
@@ -223,17 +228,13 @@ func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.Connecti
 			return nil, d.apiError(err)
 		}
 	}
-	p := &parts{secrets: secrets(d.cfg.Secrets), logger: d.log}
+	p := d.asking()
+	p.strict = true
 	ctx, cancel := context.WithTimeout(ctx, probe)
 	defer cancel()
 	began := time.Now()
-	var err error
-	if conn.Kafka != nil {
-		err = kafka.Check(ctx, p.kafka(conn))
-	} else {
-		err = checkHTTP(ctx, p.secrets, name, conn)
-	}
-	t := &api.ConnectionTest{Name: name, OK: err == nil, Millis: time.Since(began).Milliseconds(), Detail: "reached " + target(conn)}
+	detail, err := p.check(ctx, name, conn)
+	t := &api.ConnectionTest{Name: name, OK: err == nil, Millis: time.Since(began).Milliseconds(), Detail: detail}
 	if err != nil {
 		t.Detail = err.Error()
 		if e, ok := errors.AsType[*record.Error](err); ok && e.Message != "" {
@@ -241,6 +242,32 @@ func (d *Daemon) TestConnection(ctx context.Context, name string) (*api.Connecti
 		}
 	}
 	return t, nil
+}
+
+// check reaches for the other side of a connection. The detail says what was
+// reached.
+func (p *parts) check(ctx context.Context, name string, conn *flow.Connection) (detail string, err error) {
+	detail = "reached " + target(conn)
+	switch {
+	case conn.RocketMQ != nil:
+		return detail, rocketmq.Check(ctx, p.rocketmq(conn))
+	case conn.HTTP != nil:
+		return detail, checkHTTP(ctx, p.secrets, name, conn)
+	}
+	cfg := p.kafka(conn)
+	if err := kafka.Check(ctx, cfg); err != nil {
+		return "", err
+	}
+	if r := conn.Kafka.Registry; r != nil {
+		if err := registry.Check(ctx, p.registry(conn)); err != nil {
+			return "", fmt.Errorf("reached the brokers at %s, but not the registry: %s", target(conn), messageOf(record.AsError(err)))
+		}
+		detail += " and the registry at " + r.URL
+	}
+	if doubt := cfg.Warning(); doubt != "" {
+		detail += "; " + doubt
+	}
+	return detail, nil
 }
 
 // checkHTTP reads the secrets of a connection and reaches for the other side.

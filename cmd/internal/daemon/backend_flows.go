@@ -32,16 +32,13 @@ type resolver struct {
 	pinned map[flow.PluginRef]*state.Plugin
 }
 
-// ConnectionKind implements flow.Resolver.
-func (r *resolver) ConnectionKind(project, name string) (string, bool) {
+// Connection implements flow.Resolver.
+func (r *resolver) Connection(project, name string) (*flow.Connection, bool) {
 	if c := r.pending[connectionKey(project, name)]; c != nil {
-		return c.Kind(), true
+		return c, true
 	}
 	c, err := r.d.connection(project, name)
-	if err != nil {
-		return "", false
-	}
-	return c.Kind(), true
+	return c, err == nil
 }
 
 // Plugin implements flow.Resolver.
@@ -156,7 +153,7 @@ func (d *Daemon) putFlow(ctx context.Context, req *api.PutFlow) (*api.FlowPlan, 
 		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("there is a flow %s already", head.FullName()), Next: "give another name"}
 	}
 	if head == nil {
-		put.Slots = d.slots(ctx, f)
+		put.Slots = d.slots(ctx, f, !req.DryRun)
 		plan.Changes = describe(f, put.Pins)
 	} else if err := d.planUpdate(head, f, put, plan); err != nil {
 		return nil, err
@@ -223,7 +220,7 @@ func (d *Daemon) planUpdate(head *state.Flow, f *flow.Flow, put *state.FlowPut, 
 func short(d state.Digest) string { return d.String()[:len("sha256:")+8] }
 
 func describe(f *flow.Flow, pins []state.Pin) []string {
-	lines := []string{"source " + sourceText(f)}
+	lines := []string{"source " + f.Source.String()}
 	pinned := func(line, id string) string {
 		if at := slices.IndexFunc(pins, func(p state.Pin) bool { return p.Stage == id }); at >= 0 {
 			line += fmt.Sprintf(" (%s %s)", pins[at].Version, short(pins[at].Digest))
@@ -308,24 +305,26 @@ func (d *Daemon) usedConnections(f *flow.Flow, res *resolver) ([]string, error) 
 }
 
 // slots is the number of slots of a new flow: what it says, else one for each
-// partition that its source has now, at most defaultSlots.
-func (d *Daemon) slots(ctx context.Context, f *flow.Flow) uint16 {
+// partition that its source has now, at most defaultSlots. create: brokers may
+// make the topics that are missing.
+func (d *Daemon) slots(ctx context.Context, f *flow.Flow, create bool) uint16 {
 	if f.Slots > 0 {
 		return uint16(f.Slots)
 	}
-	if f.Source.Kafka == nil {
+	if f.Source.Connection() == "" {
 		return 1
 	}
 	ctx, cancel := context.WithTimeout(ctx, probe/3)
 	defer cancel()
-	p := &parts{connection: d.connection, logger: d.log}
+	p := d.asking()
+	p.createTopics = create
 	src, err := p.source(f)
 	if err != nil {
 		return defaultSlots
 	}
 	defer src.Close()
 	found, err := src.Partitions(ctx)
-	if err != nil {
+	if err != nil && len(found) == 0 {
 		return defaultSlots
 	}
 	return uint16(max(1, min(len(found), defaultSlots)))

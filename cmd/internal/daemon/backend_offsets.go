@@ -50,8 +50,10 @@ func (d *Daemon) offsets(project, name string) (*offsetsOf, error) {
 
 // ask opens the flow's source to ask it; the caller closes it.
 func (d *Daemon) ask(o *offsetsOf) (err error) {
-	p := &parts{connection: d.connection, secrets: secrets(d.cfg.Secrets), logger: d.log}
-	o.src, err = p.source(o.doc)
+	p := d.asking()
+	if p.known, err = d.topicsOf(o.flow.ID); err == nil {
+		o.src, err = p.source(o.doc)
+	}
 	return err
 }
 
@@ -101,7 +103,7 @@ func (d *Daemon) Offsets(ctx context.Context, project, name string) (*api.Offset
 	}
 	for _, p := range o.partitions {
 		at := partitionOf(p)
-		po := api.PartitionOffset{Topic: p.Topic, Partition: p.Source, Committed: o.from(p), Position: -1, Start: -1, End: -1, Lag: -1}
+		po := api.PartitionOffset{Topic: p.Topic, Broker: p.Broker, Partition: p.Source, Committed: o.from(p), Position: -1, Start: -1, End: -1, Lag: -1}
 		if next, ok := lanes[at]; ok {
 			po.Position = next
 		}
@@ -137,8 +139,11 @@ func (d *Daemon) ResetOffsets(ctx context.Context, req *api.OffsetsReset) (*api.
 	}
 	defer o.src.Close()
 	asking, cancel := context.WithTimeout(ctx, probe)
+	defer cancel()
+	if _, err := o.src.Partitions(asking); err != nil && record.AsError(err).Class == record.Config {
+		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the offsets of flow %s cannot be reset: %s", o.flow.FullName(), messageOf(record.AsError(err)))}
+	}
 	plan, positions, err := o.plan(asking, req)
-	cancel()
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +163,7 @@ func (d *Daemon) ResetOffsets(ctx context.Context, req *api.OffsetsReset) (*api.
 	if req.Hash != plan.Hash {
 		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the plan for flow %s is another one now: it or its source have moved on", o.flow.FullName()), Next: "pause the flow, look at the plan again (--dry-run), then reset"}
 	}
-	if plan.Warnings, err = d.resetOffsets(ctx, o.flow, positions, plan.Warnings); err != nil {
+	if plan.Warnings, err = d.resetOffsets(ctx, o, positions, plan.Warnings); err != nil {
 		return nil, err
 	}
 	return plan, nil
@@ -170,10 +175,12 @@ const resetReason = "its offsets are being reset"
 // leftAlone is the warning of a reset whose flow somebody else paused.
 const leftAlone = "the flow's state was changed meanwhile, and is left as it is now"
 
-// resetOffsets carries a plan out, which was made of f, and adds to warnings. A
+// resetOffsets carries a plan out, which was made of o, and adds to warnings. A
 // running flow is paused meanwhile, and goes on unless somebody else pauses it.
-func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []state.Position, warnings []string) (warned []string, err error) {
-	warned = warnings
+// Its consumer group is moved along before, lest it overwrites what the flow
+// mirrors then.
+func (d *Daemon) resetOffsets(ctx context.Context, o *offsetsOf, positions []state.Position, warnings []string) (warned []string, err error) {
+	f, warned := o.flow, warnings
 	now, err := d.findFlow(f.Project, f.Name)
 	if err != nil {
 		return nil, err
@@ -202,6 +209,9 @@ func (d *Daemon) resetOffsets(ctx context.Context, f *state.Flow, positions []st
 	}
 	if _, err := d.node.Propose(ctx, &state.OffsetReset{Flow: f.ID, IfGeneration: f.Generation, Positions: positions}); err != nil {
 		return nil, d.apiError(err)
+	}
+	if e := o.mirrorReset(ctx, positions); e != nil {
+		warned = append(warned, fmt.Sprintf("consumer group %s, which shows the flow's offsets, could not be moved along: %v", o.doc.GroupName(), e))
 	}
 	return warned, nil
 }
@@ -277,7 +287,7 @@ func (o *offsetsOf) plan(ctx context.Context, req *api.OffsetsReset) (*api.Offse
 		if err != nil {
 			return nil, nil, sourceError(o.flow, err)
 		}
-		m := api.OffsetsMove{Topic: p.Topic, Partition: p.Source, From: o.from(p), To: min(max(to, start), end)}
+		m := api.OffsetsMove{Topic: p.Topic, Broker: p.Broker, Partition: p.Source, From: o.from(p), To: min(max(to, start), end)}
 		switch {
 		case to < start:
 			m.Note = fmt.Sprintf("the source begins at %d", start)
@@ -328,7 +338,7 @@ func (o *offsetsOf) target(req *api.OffsetsReset) (func(context.Context, state.P
 	if err != nil {
 		return nil, invalid("target %q: it is earliest, latest, -N or a time like 2026-11-01T00:00:00Z", req.To)
 	}
-	if o.doc.Source.Kafka == nil && !start.Time.IsZero() {
+	if o.doc.Source.Start() == "" && !start.Time.IsZero() {
 		return nil, invalid("the source of flow %s has no times: give earliest, latest, -N or an offset", o.flow.FullName())
 	}
 	return func(ctx context.Context, p state.Partition) (int64, bool, error) {
@@ -344,27 +354,27 @@ func (o *offsetsOf) target(req *api.OffsetsReset) (func(context.Context, state.P
 func (o *offsetsOf) positions(targets []api.OffsetTarget) (func(context.Context, state.Partition) (int64, bool, error), error) {
 	to := map[uint32]int64{}
 	for _, t := range targets {
-		if t.Topic == "" {
-			if k := o.doc.Source.Kafka; k != nil && len(k.Topics) != 1 {
-				return nil, invalid("flow %s reads several topics: name that of partition %d", o.flow.FullName(), t.Partition)
-			}
-		}
-		found := false
+		var found []state.Partition
 		for _, p := range o.partitions {
-			if p.Source != t.Partition || t.Topic != "" && t.Topic != p.Topic {
-				continue
+			if p.Source == t.Partition && (t.Topic == "" || t.Topic == p.Topic) && (t.Broker == "" || t.Broker == p.Broker) {
+				found = append(found, p)
 			}
-			if _, twice := to[p.Part]; twice {
-				return nil, invalid("partition %s/%d is given two offsets", p.Topic, p.Source)
-			}
-			if t.Offset < 0 {
-				return nil, invalid("offset %d of partition %s/%d is below 0", t.Offset, p.Topic, p.Source)
-			}
-			to[p.Part], found = t.Offset, true
 		}
-		if !found {
-			return nil, invalid("flow %s has no partition %d%s", o.flow.FullName(), t.Partition, ofTopic(t.Topic))
+		of := ofTopic(t.Topic, t.Broker)
+		switch {
+		case t.Topic == "" && o.topics() > 1:
+			return nil, invalid("flow %s reads several topics: name that of partition %d", o.flow.FullName(), t.Partition)
+		case len(found) == 0:
+			return nil, invalid("flow %s has no partition %d%s", o.flow.FullName(), t.Partition, of)
+		case len(found) > 1:
+			return nil, invalid("queue %d%s is on several brokers: write TOPIC/BROKER/QUEUE=OFFSET, as %s", t.Partition, of, partitionName(found[0]))
+		case t.Offset < 0:
+			return nil, invalid("offset %d of partition %s is below 0", t.Offset, partitionName(found[0]))
 		}
+		if _, twice := to[found[0].Part]; twice {
+			return nil, invalid("partition %s is given two offsets", partitionName(found[0]))
+		}
+		to[found[0].Part] = t.Offset
 	}
 	return func(_ context.Context, p state.Partition) (int64, bool, error) {
 		at, ok := to[p.Part]
@@ -372,9 +382,30 @@ func (o *offsetsOf) positions(targets []api.OffsetTarget) (func(context.Context,
 	}, nil
 }
 
-func ofTopic(topic string) string {
-	if topic == "" {
-		return ""
+// topics is how many topics the flow has partitions of.
+func (o *offsetsOf) topics() int {
+	seen := map[string]bool{}
+	for _, p := range o.partitions {
+		seen[p.Topic] = true
 	}
-	return " of topic " + topic
+	return len(seen)
+}
+
+// partitionName is topic/partition or topic/broker/queue.
+func partitionName(p state.Partition) string {
+	if p.Broker != "" {
+		return fmt.Sprintf("%s/%s/%d", p.Topic, p.Broker, p.Source)
+	}
+	return fmt.Sprintf("%s/%d", p.Topic, p.Source)
+}
+
+func ofTopic(topic, broker string) string {
+	of := ""
+	if topic != "" {
+		of += " of topic " + topic
+	}
+	if broker != "" {
+		of += " on broker " + broker
+	}
+	return of
 }

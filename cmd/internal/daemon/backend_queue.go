@@ -165,6 +165,9 @@ func (d *Daemon) newReplays(f *state.Flow, want string) (*replays, error) {
 	if r.want == "" {
 		r.want = api.ReplayCurrent
 	}
+	if s := doc.Decoding(); s != nil {
+		r.places[s.ID] = ""
+	}
 	for _, s := range doc.AllStages() {
 		r.places[s.ID] = ""
 	}

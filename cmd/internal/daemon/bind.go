@@ -172,6 +172,9 @@ func (r *runner) bind(ctx context.Context, to *activation, have []boundPlugin) (
 			if err != nil {
 				return nil, info, err
 			}
+			if s.Decode != nil {
+				return r.outs.decode, info, nil
+			}
 			if s.Plugin == nil {
 				st, err := builtin(to.doc, s)
 				return st, info, err

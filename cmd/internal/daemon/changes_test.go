@@ -72,7 +72,7 @@ func TestTopicMadeAnewWhileTheFlowRested(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, kafkaClient(t, broker.Addr()), "in", 0, 30)
-	for range 5 {
+	for range 2 {
 		setState(t, d, "copy", api.StateRunning)
 		poll(t, "the pause", func() (bool, string) {
 			f, err := d.Flow(t.Context(), "default", "copy")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/runtime/connector"
 	"github.com/millrace-io/millrace/runtime/connector/http"
 	"github.com/millrace-io/millrace/runtime/delivery"
 	"github.com/millrace-io/millrace/runtime/delivery/sign"
@@ -277,7 +278,7 @@ func breaker(b *flow.Breaker) delivery.BreakerConfig {
 	return delivery.BreakerConfig{Failures: b.Failures, Probe: b.Probe}
 }
 
-// tls makes the settings of https; nil for the default.
+// tls makes the settings of a secure connection; nil for the default.
 func (s secrets) tls(in *flow.TLS) (*tls.Config, error) {
 	if in == nil {
 		return nil, nil
@@ -296,7 +297,11 @@ func (s secrets) tls(in *flow.TLS) (*tls.Config, error) {
 			return nil, err
 		}
 	}
-	return http.NewTLS(ca, cert, key)
+	cfg, err := connector.NewTLS(ca, cert, key)
+	if err == nil {
+		cfg.ServerName = in.ServerName
+	}
+	return cfg, err
 }
 
 // pemOf is PEM that stands in a document, or in a file that it names.

@@ -24,6 +24,7 @@ import (
 	"github.com/millrace-io/millrace/cluster/node"
 	"github.com/millrace-io/millrace/cluster/state"
 	"github.com/millrace-io/millrace/cmd/internal/api"
+	"github.com/millrace-io/millrace/cmd/internal/heap"
 	"github.com/millrace-io/millrace/plugins/registry"
 	"github.com/millrace-io/millrace/plugins/sandbox"
 	"github.com/millrace-io/millrace/runtime/pipeline"
@@ -68,6 +69,9 @@ type Config struct {
 	// wrapper must answer as the stage does. nil: nobody looks.
 	Observe func(flow string, info pipeline.StageInfo, s pipeline.Stage) pipeline.Stage
 	Logger  *slog.Logger
+	// mirrorEvery is how often watermarks are written to consumer groups; 0:
+	// every 5 s.
+	mirrorEvery time.Duration
 	// houseEvery is how often the node sees to its flows' receipts and queues;
 	// 0: every second.
 	houseEvery time.Duration
@@ -91,6 +95,9 @@ func (c *Config) defaults() {
 	}
 	if c.SpillBytes <= 0 {
 		c.SpillBytes = 1 << 30
+	}
+	if c.mirrorEvery <= 0 {
+		c.mirrorEvery = mirrorEvery
 	}
 	if c.houseEvery <= 0 {
 		c.houseEvery = time.Second
@@ -120,6 +127,7 @@ type Daemon struct {
 	metrics  *metrics
 	// connections are those of kind http that flows use.
 	connections *connections
+	registries  *registries
 	spills      *spillBudget
 	logs        logbooks
 	// filing is held while a command files entries in a queue that drops its
@@ -155,7 +163,7 @@ type Daemon struct {
 func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	cfg.defaults()
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), runners: map[state.FlowID]*runner{},
-		connections: newConnections(), spills: newSpillBudget(cfg.SpillRate, cfg.SpillBytes), fullTold: newTold(tellFullEvery),
+		connections: newConnections(), registries: newRegistries(), spills: newSpillBudget(cfg.SpillRate, cfg.SpillBytes), fullTold: newTold(tellFullEvery),
 		uploading: newTurn(), changing: newTurn(), trying: newTurn(), urged: make(chan struct{}, 1), kick: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -207,6 +215,7 @@ func (d *Daemon) fail(err error) {
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	defer heap.Tune()()
 	calls, endCalls := context.WithCancel(context.WithoutCancel(ctx))
 	defer endCalls()
 	d.server.BaseContext = func(net.Listener) context.Context { return calls }

@@ -9,7 +9,6 @@ import (
 	"github.com/millrace-io/millrace/cmd/internal/api"
 	"github.com/millrace-io/millrace/plugins/registry"
 	"github.com/millrace-io/millrace/runtime/connector/file"
-	"github.com/millrace-io/millrace/runtime/connector/kafka"
 	"github.com/millrace-io/millrace/runtime/connector/stream"
 	"github.com/millrace-io/millrace/runtime/delivery"
 	"github.com/millrace-io/millrace/runtime/delivery/verdict"
@@ -25,7 +24,10 @@ import (
 type outlets struct {
 	list []outlet
 	tell *teller // nil: the flow has no exceptions
+	// decode is the stage in front of the others, nil if there is none.
+	decode pipeline.Stage
 
+	id       delivery.Identity
 	partners []*partner
 	closers  []func() error // in the order in which they were opened
 
@@ -121,7 +123,7 @@ type bindExchange func(s *flow.Stage, sign func(handle, alg uint32, message []by
 
 // outlets opens the ends of a flow. They connect to nothing yet.
 func (p *parts) outlets(f *flow.Flow, id delivery.Identity) (_ *outlets, err error) {
-	o := &outlets{asides: map[flow.Topic]pipeline.Sink{}}
+	o := &outlets{id: id, asides: map[flow.Topic]pipeline.Sink{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, o.Close())
@@ -139,6 +141,9 @@ func (p *parts) outlets(f *flow.Flow, id delivery.Identity) (_ *outlets, err err
 		out.id = d.ID
 		o.list = append(o.list, out)
 	}
+	if o.decode, err = p.decoding(o, f); err != nil {
+		return nil, err
+	}
 	list, err := p.exceptions(o, f, id)
 	if err != nil {
 		return nil, err
@@ -155,8 +160,8 @@ func (p *parts) outlet(o *outlets, f *flow.Flow, d *flow.Delivery, id delivery.I
 	switch {
 	case d.HTTP != nil:
 		return p.httpOutlet(o, f, d, id, plugins)
-	case d.Kafka != nil:
-		if s, err = p.kafkaSink(o, f, d); err != nil {
+	case d.Kafka != nil || d.RocketMQ != nil:
+		if s, err = p.topicPush(o, f, d); err != nil {
 			return out, err
 		}
 		return outlet{Delivery: pipeline.Plain(s)}, nil
@@ -177,61 +182,6 @@ func (p *parts) outlet(o *outlets, f *flow.Flow, d *flow.Delivery, id delivery.I
 	}
 	o.closers = append(o.closers, s.Close)
 	return outlet{Delivery: pipeline.Plain(s)}, nil
-}
-
-// kafkaSink opens a push to a topic, which o closes.
-func (p *parts) kafkaSink(o *outlets, f *flow.Flow, d *flow.Delivery) (delivery.Sink, error) {
-	s, err := p.topicSink(o, f, flow.Topic{Connection: d.Kafka.Connection, Topic: d.Kafka.Topic})
-	if p.mocks != nil {
-		s = p.mocks.sink(d.ID)
-	}
-	if err != nil || d.Kafka.Key == "" {
-		return s, err
-	}
-	key, err := expr.Compile(d.Kafka.Key, f.Scope())
-	if err != nil {
-		return nil, fmt.Errorf("compile key of delivery %s: %w", d.ID, err)
-	}
-	return delivery.NewKeyed(s, key), nil
-}
-
-// topicSink opens a topic, which o closes.
-func (p *parts) topicSink(o *outlets, f *flow.Flow, t flow.Topic) (delivery.Sink, error) {
-	if p.mocks != nil {
-		return p.mocks.sink(""), nil
-	}
-	c, err := p.connect(f.Project, t.Connection)
-	if err != nil {
-		return nil, err
-	}
-	if c.Kafka == nil {
-		return nil, record.Errorf(record.Config, "connection %q is of kind %s; %s needs kafka", c.Name, c.Kind(), t.String())
-	}
-	s, err := kafka.NewSink(kafka.SinkConfig{Config: p.kafka(c), Topic: t.Topic})
-	if err != nil {
-		return nil, err
-	}
-	o.closers = append(o.closers, s.Close)
-	return s, nil
-}
-
-// aside is the topic that a stage's `otherwise` names, nil if it names none.
-// Stages that name the same one share it.
-func (p *parts) aside(o *outlets, f *flow.Flow, t *flow.Topic) (pipeline.Sink, error) {
-	if t == nil {
-		return nil, nil
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if s := o.asides[*t]; s != nil {
-		return s, nil
-	}
-	s, err := p.topicSink(o, f, *t)
-	if err != nil {
-		return nil, err
-	}
-	o.asides[*t] = s
-	return s, nil
 }
 
 // httpPush is what a push to HTTP is made of.

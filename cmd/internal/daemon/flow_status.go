@@ -91,7 +91,7 @@ func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
 	out := &api.Flow{
 		Project: f.Project, Name: f.Name, UID: fmt.Sprintf("%016x", f.UID), Description: doc.Description, Labels: doc.Labels,
 		Revision: f.Revision, Generation: f.Generation, DeployGeneration: f.Deploy, State: f.State.String(), Reason: f.Reason,
-		Order: string(doc.Order), Slots: int(f.Slots), Source: sourceText(doc), Delivery: deliveryText(doc),
+		Order: string(doc.Order), Slots: int(f.Slots), Source: doc.Source.String(), Delivery: deliveryText(doc),
 		Created: f.CreatedAt, Updated: f.UpdatedAt, Document: string(rev.Document), Lag: -1,
 	}
 	if out.Queue, err = d.queueStatus(f, doc, stats); err != nil {
@@ -116,6 +116,7 @@ func (d *Daemon) apiFlow(f *state.Flow) (*api.Flow, error) {
 	if pipe := r.pipe.Load(); pipe != nil {
 		s := pipe.Stats()
 		out.Figures = &api.Figures{Since: r.opened.UnixMilli(), In: s.In.Load(), Emitted: s.Emitted.Load(), Dropped: s.Dropped.Load(), Failed: s.Failed.Load(), Retried: s.Retried.Load() + r.retried.Load()}
+		out.Skips, out.Figures.Skipped = r.skips.all()
 		out.Problem = cmp.Or(out.Problem, pipe.Problem())
 		out.Connections = r.outs.usage()
 		if allowed := doc.Limits.Records; allowed > 0 {
@@ -166,18 +167,6 @@ func (d *Daemon) countHeld(f *state.Flow, out *api.Retries) error {
 	return nil
 }
 
-func sourceText(f *flow.Flow) string {
-	switch s := f.Source; {
-	case s.Kafka != nil:
-		return "kafka://" + strings.TrimPrefix(s.Kafka.Connection, "kafka://") + "/" + strings.Join(s.Kafka.Topics, ",")
-	case s.File != nil:
-		return "file " + s.File.Path
-	case s.Ingest != nil:
-		return "ingest"
-	}
-	return "stream"
-}
-
 // deliveryText describes a flow's deliveries in a line.
 func deliveryText(f *flow.Flow) string {
 	var texts []string
@@ -197,6 +186,9 @@ type place struct {
 // eachPlace visits the stages and deliveries of a flow in the order of the
 // document.
 func eachPlace(f *flow.Flow, visit func(place)) {
+	if s := f.Decoding(); s != nil {
+		visit(place{stage: s})
+	}
 	eachStage(f.Stages, "", visit)
 	if f.Delivery.ID != "" {
 		visit(place{delivery: &f.Delivery})
@@ -280,13 +272,7 @@ func otherwiseText(o flow.Otherwise, aside *flow.Topic) string {
 func deliveriesOf(doc *flow.Flow, r *runner) []api.Delivery {
 	var out []api.Delivery
 	for _, d := range doc.Deliveries() {
-		a := api.Delivery{ID: d.ID, Describe: d.Describe()}
-		switch {
-		case d.HTTP != nil:
-			a.Connection = d.HTTP.Connection
-		case d.Kafka != nil:
-			a.Connection = d.Kafka.Connection
-		}
+		a := api.Delivery{ID: d.ID, Describe: d.Describe(), Connection: d.Connection()}
 		if r != nil && r.pipe.Load() != nil {
 			if at := r.outs.place(d.ID); at >= 0 {
 				a.Problem = r.outs.list[at].Problem()
@@ -325,7 +311,7 @@ func (d *Daemon) addPartitions(out *api.Flow, f *state.Flow, r *runner) error {
 	lag := int64(0)
 	for _, p := range partitions {
 		at := record.Partition{Topic: p.Topic, Broker: p.Broker, Num: p.Source}
-		a := api.Partition{Topic: p.Topic, Partition: p.Source, Slot: uint32(p.Slot), Committed: -1, Position: -1, End: -1, Lag: -1}
+		a := api.Partition{Topic: p.Topic, Broker: p.Broker, Partition: p.Source, Slot: uint32(p.Slot), Committed: -1, Position: -1, End: -1, Lag: -1}
 		if int(p.Slot) < len(slots) {
 			s := slots[p.Slot]
 			a.Epoch = s.Epoch

@@ -328,7 +328,7 @@ func TestIngestOfAnEarlierBound(t *testing.T) {
 	}
 	poll(t, "the earlier document is taken up", func() (bool, string) {
 		r := d.runner(f.ID)
-		if r == nil {
+		if r == nil || r.doc.Load() == nil {
 			return false, "no runner"
 		}
 		return r.doc.Load().Source.Ingest.Body > ingest.MaxBody && r.pipe.Load() != nil, r.problem()

@@ -133,7 +133,11 @@ func (r *runner) beginLane(ctx context.Context, src source, k state.Partition, p
 	if err != nil {
 		return err
 	}
-	if r.newcomers[p] {
+	head, err := r.d.store.FlowByID(r.id)
+	if err != nil {
+		return err
+	}
+	if head != nil && k.Part >= head.First {
 		from = connector.Start{} // what was written before it was found is the flow's too
 	}
 	asking, cancel := context.WithTimeout(ctx, probe)

@@ -25,7 +25,11 @@ func (b *layout) nodesOf(f *flow.Flow) ([]pipeline.Node, error) {
 	if f.Delivery.ID != "" {
 		end = &f.Delivery
 	}
-	open, err := b.way(nil, f.Stages, end)
+	stages := f.Stages
+	if s := f.Decoding(); s != nil {
+		stages = append([]flow.Stage{*s}, stages...)
+	}
+	open, err := b.way(nil, stages, end)
 	if err != nil {
 		return nil, err
 	}

@@ -85,8 +85,8 @@ func RunLocal(ctx context.Context, l Local) (c LocalCounts, err error) {
 	plugins := &localPlugins{l: &l, host: host}
 	defer func() { err = errors.Join(err, plugins.close(context.WithoutCancel(ctx))) }()
 	p := &parts{
-		connection: l.connection, secrets: secrets(l.Secrets), connections: newConnections(), logger: l.Logger, in: l.In, out: l.Out, envelope: l.EnvelopeIO,
-		keepNothing: true,
+		connection: l.connection, secrets: secrets(l.Secrets), connections: newConnections(), registries: newRegistries(), logger: l.Logger, in: l.In, out: l.Out, envelope: l.EnvelopeIO,
+		keepNothing: true, createTopics: true,
 		plugin: func(s *flow.Stage, sign signWith) (registry.Stage, pluginInfo, error) {
 			st, info, err := plugins.bind(ctx, s, pipeline.StageInfo{ID: s.ID}, sign)
 			return st, pluginInfo{stage: s.ID, plugin: info.Plugin, digest: info.Digest}, err
@@ -277,6 +277,9 @@ func (l *Local) set(ctx context.Context, p *parts, outs *outlets, plugins *local
 			in, err := info(s.ID, s.Otherwise, s.Aside)
 			if err != nil {
 				return nil, in, err
+			}
+			if s.Decode != nil {
+				return outs.decode, in, nil
 			}
 			if s.Plugin == nil {
 				st, err := builtin(l.Flow, s)

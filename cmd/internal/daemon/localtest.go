@@ -226,7 +226,7 @@ func (s *testSource) Settled(record.Partition, int64, record.Settlement) { s.set
 func newTestSource(recs []record.Record) *testSource {
 	s := &testSource{settled: make(chan struct{}, len(recs))}
 	for _, r := range recs {
-		p := record.Partition{Topic: r.Topic, Num: r.Partition}
+		p := record.Partition{Topic: r.Topic, Broker: r.Broker, Num: r.Partition}
 		i := slices.IndexFunc(s.batches, func(b *record.Batch) bool { return b.Partition == p })
 		if i < 0 {
 			i = len(s.batches)
@@ -286,6 +286,9 @@ func testDocument(f *flow.Flow) (*flow.Flow, error) {
 		return nil, err
 	}
 	d.Flow.Limits = flow.Limits{}
+	if k := d.Flow.Source.Kafka; k != nil {
+		k.Decode = nil // the records of a test are decoded
+	}
 	for _, end := range d.Flow.Deliveries() {
 		end.Retry = &flow.Retry{First: testRetry, Max: testRetry, Attempts: attemptsOf(end.Retry)}
 		if end.Batch != nil {

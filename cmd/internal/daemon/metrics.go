@@ -23,8 +23,8 @@ type metrics struct {
 	commits *prometheus.HistogramVec
 	guest   *prometheus.CounterVec
 
-	records, failures, seconds, lag, queue, running, info, interpreted *prometheus.Desc
-	flows                                                              flowMetrics
+	records, failures, seconds, skipped, lag, queue, running, info, interpreted *prometheus.Desc
+	flows                                                                       flowMetrics
 
 	mu       sync.Mutex
 	counters map[stageName]map[string]prometheus.Counter // guarded by mu
@@ -72,6 +72,7 @@ func newMetrics(d *Daemon) *metrics {
 		records:  prometheus.NewDesc("millrace_records_total", "Records of a flow since the node opened it, by what became of them.", []string{"flow", "outcome"}, nil),
 		failures: prometheus.NewDesc("millrace_stage_failures_total", "Records that a stage or delivery failed.", []string{"flow", "stage"}, nil),
 		seconds:  prometheus.NewDesc("millrace_stage_seconds_total", "Time spent in a stage.", []string{"flow", "stage"}, nil),
+		skipped:  prometheus.NewDesc("millrace_source_skipped_records_total", "Records that a flow's source has passed over since the node opened it, because its log no longer had them or as `out_of_range` says.", []string{"flow"}, nil),
 		lag:      prometheus.NewDesc("millrace_lag", "Records (bytes for files) between watermark and end of the source.", []string{"flow"}, nil),
 		queue:    prometheus.NewDesc("millrace_failure_queue_entries", "Entries in the failure queue.", []string{"flow"}, nil),
 		running:  prometheus.NewDesc("millrace_flow_running", "1 if the flow runs, 0 if it is paused.", []string{"flow", "state"}, nil),
@@ -178,7 +179,7 @@ func added(a, b sandbox.Stats) sandbox.Stats {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.records, m.failures, m.seconds, m.lag, m.queue, m.running, m.info, m.interpreted} {
+	for _, d := range []*prometheus.Desc{m.records, m.failures, m.seconds, m.skipped, m.lag, m.queue, m.running, m.info, m.interpreted} {
 		ch <- d
 	}
 	for _, p := range pluginMetrics {
@@ -216,6 +217,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(m.lag, prometheus.GaugeValue, float64(a.Lag), name)
 		}
 		if g := a.Figures; g != nil {
+			ch <- prometheus.MustNewConstMetric(m.skipped, prometheus.CounterValue, float64(g.Skipped), name)
 			for outcome, v := range map[string]int64{"in": g.In, "emitted": g.Emitted, "dropped": g.Dropped, "failed": g.Failed, "retried": g.Retried} {
 				ch <- prometheus.MustNewConstMetric(m.records, prometheus.CounterValue, float64(v), name, outcome)
 			}

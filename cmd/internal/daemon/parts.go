@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-io/millrace/runtime/connector"
 	"github.com/millrace-io/millrace/runtime/connector/file"
 	"github.com/millrace-io/millrace/runtime/connector/kafka"
+	"github.com/millrace-io/millrace/runtime/connector/rocketmq"
 	"github.com/millrace-io/millrace/runtime/connector/stream"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/pipeline"
@@ -30,13 +31,24 @@ type parts struct {
 	// connection finds a connection that is not anonymous.
 	connection func(project, name string) (*flow.Connection, error)
 	secrets    secrets
-	// connections are shared by all that deliver to the same partner.
+	// connections are shared by all that deliver to the same partner, registries
+	// by all that decode with the same one.
 	connections *connections
+	registries  *registries
+	// strict: a setting that cannot be read is an error, whatever was read
+	// before.
+	strict bool
 	// plugin binds a plugin that signs or validates.
 	plugin bindExchange
 	// keepNothing: no record is handed back to wait in a state.
 	keepNothing bool
 	logger      *slog.Logger
+	// createTopics lets brokers make a topic that the source reads.
+	createTopics bool
+	// onSkip is called for records that the source passes over; nil: nobody.
+	onSkip func(p record.Partition, from, to int64)
+	// known are topics that the flow has read, with their ids.
+	known map[string][16]byte
 	// fetchMaxBytes bounds a fetch; 0: the connector's default.
 	fetchMaxBytes int32
 	// in and out are the streams of a flow that has such; nil: it has none.
@@ -64,14 +76,20 @@ func (p *parts) connect(project, name string) (*flow.Connection, error) {
 func (p *parts) source(f *flow.Flow) (source, error) {
 	switch s := f.Source; {
 	case s.Kafka != nil:
-		c, err := p.connect(f.Project, s.Kafka.Connection)
+		c, err := p.connected(f.Project, s.Kafka.Connection, flow.KindKafka, "the source")
 		if err != nil {
 			return nil, err
 		}
-		if c.Kafka == nil {
-			return nil, record.Errorf(record.Config, "connection %q is of kind %s; the source needs kafka", c.Name, c.Kind())
+		return kafka.NewSource(kafka.SourceConfig{
+			Config: p.kafka(c), Topics: s.Kafka.Topics, Pattern: s.Kafka.Pattern, Known: p.known, CreateTopics: p.createTopics,
+			OutOfRange: kafka.OutOfRange(s.Kafka.OutOfRange), OnSkip: p.onSkip, FetchMaxBytes: p.fetchMaxBytes, HoldBytes: holdBytes,
+		})
+	case s.RocketMQ != nil:
+		c, err := p.connected(f.Project, s.RocketMQ.Connection, flow.KindRocketMQ, "the source")
+		if err != nil {
+			return nil, err
 		}
-		return kafka.NewSource(kafka.SourceConfig{Config: p.kafka(c), Topics: s.Kafka.Topics, CreateTopics: true, FetchMaxBytes: p.fetchMaxBytes, HoldBytes: holdBytes})
+		return rocketmq.NewSource(rocketmq.SourceConfig{Config: p.rocketmq(c), Topic: s.RocketMQ.Topic, Tags: s.RocketMQ.Tags, HoldBytes: holdBytes})
 	case s.File != nil:
 		return file.NewSource(file.SourceConfig{Path: s.File.Path, Follow: p.follow})
 	case s.Ingest != nil && p.ingest != nil:
@@ -84,16 +102,9 @@ func (p *parts) source(f *flow.Flow) (source, error) {
 	return nil, record.Errorf(record.Config, "a node has no STDIN to read from; use `flowctl run`, or another source")
 }
 
-func (p *parts) kafka(c *flow.Connection) kafka.Config {
-	return kafka.Config{Brokers: c.Kafka.Brokers, Logger: p.logger}
-}
-
 // start is where the flow begins to read partitions it has never read.
 func start(f *flow.Flow) (connector.Start, error) {
-	if f.Source.Kafka == nil {
-		return connector.Start{}, nil
-	}
-	return connector.ParseStart(string(f.Source.Kafka.Start))
+	return connector.ParseStart(string(f.Source.Start()))
 }
 
 func otherwise(o flow.Otherwise) pipeline.Otherwise {
@@ -121,7 +132,9 @@ func builtin(f *flow.Flow, s *flow.Stage) (pipeline.Stage, error) {
 const keepSent = 4 << 20
 
 // readAgain reports whether what a flow's source gave can be read again.
-func readAgain(f *flow.Flow) bool { return f.Source.Kafka != nil || f.Source.File != nil }
+func readAgain(f *flow.Flow) bool {
+	return f.Source.Kafka != nil || f.Source.RocketMQ != nil || f.Source.File != nil
+}
 
 // pipelineConfig is the part of a pipeline's configuration that the document
 // says.

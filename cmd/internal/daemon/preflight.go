@@ -39,11 +39,12 @@ type trial struct {
 	first bool
 	limit time.Duration // 0: preflightLimit
 
-	nodes  []pipeline.Node
-	stages []*flow.Stage // by node; nil: a delivery
-	spots  []spot        // by node
-	bound  []boundPlugin
-	worked time.Duration // since the last rest
+	nodes   []pipeline.Node
+	stages  []*flow.Stage // by node; nil: a delivery
+	spots   []spot        // by node
+	bound   []boundPlugin
+	closers []func() error
+	worked  time.Duration // since the last rest
 }
 
 // spot is what a trial has at a node.
@@ -98,7 +99,7 @@ func (t *trial) preflight(ctx context.Context, n int) (map[string]*api.Preflight
 	case len(recs) == 0 && partial != "":
 		return nil, t.failed("%s", partial)
 	case len(recs) == 0:
-		return t.skipRest(fmt.Sprintf("%s holds no records", sourceText(t.doc))), nil
+		return t.skipRest(fmt.Sprintf("%s holds no records", t.doc.Source)), nil
 	}
 	done, err := t.fly(limited, recs)
 	if err != nil && limited.Err() == nil {
@@ -249,6 +250,15 @@ func (t *trial) feeding(node int) []bool {
 // start makes what stands at a node: of a plugin that is tried the old one.
 func (t *trial) start(ctx context.Context, i int) error {
 	s, p := t.stages[i], &t.spots[i]
+	if s.Decode != nil {
+		var release func() error
+		var err error
+		p.stage, release, err = t.d.asking().decoder(t.doc)
+		if release != nil {
+			t.closers = append(t.closers, release)
+		}
+		return err
+	}
 	if s.Plugin == nil {
 		var err error
 		p.stage, err = builtin(t.doc, s)
@@ -296,5 +306,10 @@ func (t *trial) close(ctx context.Context) {
 			t.d.log.Warn("close stage of a pre-flight", "flow", t.doc.FullName(), "stage", b.stage, "err", err)
 		}
 	}
-	t.bound = nil
+	for _, c := range t.closers {
+		if err := c(); err != nil {
+			t.d.log.Warn("close registry of a pre-flight", "flow", t.doc.FullName(), "err", err)
+		}
+	}
+	t.bound, t.closers = nil, nil
 }

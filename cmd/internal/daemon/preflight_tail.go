@@ -13,7 +13,6 @@ import (
 
 	"github.com/millrace-io/millrace/runtime/connector"
 	"github.com/millrace-io/millrace/runtime/connector/file"
-	"github.com/millrace-io/millrace/runtime/connector/kafka"
 	"github.com/millrace-io/millrace/runtime/flow"
 	"github.com/millrace-io/millrace/runtime/record"
 )
@@ -54,16 +53,8 @@ func (d *Daemon) tail(ctx context.Context, f *flow.Flow, n int) (recs []sourced,
 	var src source
 	var spans []*span
 	switch s := f.Source; {
-	case s.Kafka != nil:
-		p := &parts{connection: d.connection, logger: d.log}
-		c, err := p.connect(f.Project, s.Kafka.Connection)
-		if err != nil {
-			return nil, "", err
-		}
-		if c.Kafka == nil {
-			return nil, "", record.Errorf(record.Config, "connection %q is of kind %s; the source needs kafka", c.Name, c.Kind())
-		}
-		if src, err = kafka.NewSource(kafka.SourceConfig{Config: p.kafka(c), Topics: s.Kafka.Topics, FetchMaxBytes: d.cfg.FetchMaxBytes, HoldBytes: holdBytes}); err != nil {
+	case s.Kafka != nil || s.RocketMQ != nil:
+		if src, err = d.asking().source(f); err != nil {
 			return nil, "", err
 		}
 		defer src.Close()
@@ -84,7 +75,7 @@ func (d *Daemon) tail(ctx context.Context, f *flow.Flow, n int) (recs []sourced,
 		}
 		spans = []*span{{partition: record.Partition{Topic: s.File.Path}, first: from, from: to, to: to}}
 	default:
-		return nil, "", record.Errorf(record.Config, "its source is %s: what it gave cannot be read again", sourceText(f))
+		return nil, "", record.Errorf(record.Config, "its source is %s: what it gave cannot be read again", f.Source)
 	}
 	for round := range tailRounds {
 		missing := n
@@ -112,8 +103,15 @@ func (d *Daemon) tail(ctx context.Context, f *flow.Flow, n int) (recs []sourced,
 }
 
 // wholeOf are the partitions of a source, of which nothing is to be read yet.
+// The error is of class config where there is none of its topics.
 func wholeOf(ctx context.Context, src source) ([]*span, error) {
 	found, err := src.Partitions(ctx)
+	if errors.Is(err, connector.ErrNoTopic) {
+		if len(found) == 0 {
+			return nil, record.Errorf(record.Config, "%s", messageOf(record.AsError(err)))
+		}
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}

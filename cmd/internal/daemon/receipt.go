@@ -20,7 +20,7 @@ func (d *Daemon) receipt(f *state.Flow, partitions []state.Partition) (*api.Rece
 		a := account(&parts[i])
 		addAccount(&out.Account, &a)
 		p := names[parts[i].Part]
-		out.Partitions = append(out.Partitions, api.PartitionReceipt{Topic: p.Topic, Partition: p.Source, Account: a})
+		out.Partitions = append(out.Partitions, api.PartitionReceipt{Topic: p.Topic, Broker: p.Broker, Partition: p.Source, Account: a})
 	}
 	return out, nil
 }

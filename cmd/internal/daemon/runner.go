@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"sync"
@@ -36,9 +37,6 @@ type runner struct {
 	name       string
 	generation uint32
 	opened     time.Time
-	// newcomers are partitions that a topic got after the flow had begun to
-	// read it. Only the goroutine of run uses it.
-	newcomers map[record.Partition]bool
 
 	resolved    []byte      // guarded by d.mu; the newest document
 	pins        []state.Pin // guarded by d.mu; of it
@@ -55,7 +53,8 @@ type runner struct {
 	pipe    atomic.Pointer[pipeline.Flow]
 	rev     atomic.Uint32
 	hold    holder
-	rate    meter         // of records taken in
+	rate    meter // of records taken in
+	skips   skips
 	wake    chan struct{} // 1
 	due     chan struct{} // 1: kept entries may be due
 	done    chan struct{} // closed when run has returned
@@ -78,7 +77,7 @@ type runner struct {
 // startRunner starts a life of f; d.mu is held.
 func (d *Daemon) startRunner(ctx context.Context, f *state.Flow, rev *state.Revision) *runner {
 	r := &runner{d: d, log: d.log.With("flow", f.FullName()), id: f.ID, uid: f.UID, name: f.FullName(), generation: f.Generation,
-		resolved: rev.Resolved, pins: rev.Pins, connections: f.Connections, opened: time.Now(), newcomers: map[record.Partition]bool{}, skewed: map[uint32]bool{},
+		resolved: rev.Resolved, pins: rev.Pins, connections: f.Connections, opened: time.Now(), skewed: map[uint32]bool{},
 		wake: make(chan struct{}, 1), due: make(chan struct{}, 1), done: make(chan struct{})}
 	r.rev.Store(rev.Number)
 	ctx, r.stop = context.WithCancel(ctx)
@@ -191,6 +190,9 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 		return err
 	}
 	r.setBound(bound)
+	if r.parts.known, err = r.d.topicsOf(r.id); err != nil {
+		return err
+	}
 	src, err := r.parts.source(doc)
 	if err != nil {
 		return err
@@ -215,6 +217,10 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 	var beside sync.WaitGroup
 	beside.Go(func() { back.run(ctx) })
 	beside.Go(func() { r.watch(ctx, pipe) })
+	mirror := newMirror(r, src)
+	if mirror != nil {
+		beside.Go(func() { mirror.run(ctx) })
+	}
 	r.attend(ctx, pipe, src)
 	beside.Wait()
 
@@ -228,13 +234,17 @@ func (r *runner) run(ctx context.Context, f *state.Flow, rev *state.Revision) (e
 	}
 	back.close(background)
 	r.commitLast(background, pipe)
+	if mirror != nil {
+		mirror.last(background)
+	}
 	return err
 }
 
 // parts makes what a runner's flow runs with.
 func (d *Daemon) parts(r *runner, doc *flow.Flow) *parts {
 	return &parts{
-		connection: d.connection, secrets: secrets(d.cfg.Secrets), connections: d.connections, logger: r.log, fetchMaxBytes: d.cfg.FetchMaxBytes, follow: true,
+		connection: d.connection, secrets: secrets(d.cfg.Secrets), connections: d.connections, registries: d.registries, logger: r.log, fetchMaxBytes: d.cfg.FetchMaxBytes, follow: true,
+		createTopics: true, onSkip: r.skipped,
 		onRetry: func() { r.retried.Add(1) }, ingest: r.ingest,
 	}
 }
@@ -281,7 +291,11 @@ func (r *runner) attend(ctx context.Context, pipe *pipeline.Flow, src source) {
 				if !e.Class.Transient() {
 					r.autoPause(e.Error())
 				}
-				r.setTrouble(e.Error())
+				said := e.Error()
+				if e.Class.Transient() && src.Problem() != "" {
+					said = "" // the source says what is wrong now, this look what was wrong when it began
+				}
+				r.setTrouble(said)
 				next = reopenAfter
 			} else {
 				discovered = true
@@ -319,15 +333,20 @@ func (r *runner) look(ctx context.Context, src source) {
 }
 
 // discover makes partitions that the source has now known to the state, and
-// opens their lanes.
+// opens their lanes. Where a topic is not there yet the others are opened all
+// the same, and the error says so.
 func (r *runner) discover(ctx context.Context, pipe *pipeline.Flow, src source) error {
 	asking, cancel := context.WithTimeout(ctx, probe)
 	defer cancel()
-	found, err := src.Partitions(asking)
+	found, missing := src.Partitions(asking)
+	if missing != nil && len(found) == 0 && !errors.Is(missing, connector.ErrNoTopic) {
+		return missing
+	}
+	known, err := r.d.store.Partitions(r.id)
 	if err != nil {
 		return err
 	}
-	known, err := r.d.store.Partitions(r.id)
+	head, err := r.d.store.FlowByID(r.id)
 	if err != nil {
 		return err
 	}
@@ -345,26 +364,35 @@ func (r *runner) discover(ctx context.Context, pipe *pipeline.Flow, src source) 
 		}
 		if !have[k] {
 			add = append(add, k)
-			if _, ok := topics[p.Topic]; ok {
-				r.newcomers[p.Partition] = true
-			}
 		}
 	}
-	if len(add) > 0 {
+	if len(add) > 0 || head != nil && !head.Looked { // what comes after the first look is read from its beginning
 		if _, err := r.d.node.Propose(ctx, &state.PartitionsAdd{Flow: r.id, Partitions: add}); err != nil {
 			return record.Errorf(record.Retryable, "make partitions known: %w", err)
 		}
 	}
-	return r.openLanes(ctx, pipe, src)
+	if err := r.openLanes(ctx, pipe, src); err != nil {
+		return err
+	}
+	return missing
+}
+
+// topicsOf are the topics that the flow has read, with their ids.
+func (d *Daemon) topicsOf(id state.FlowID) (map[string][16]byte, error) {
+	known, err := d.store.Partitions(id)
+	if err != nil {
+		return nil, err
+	}
+	topics := make(map[string][16]byte, len(known))
+	for _, k := range known {
+		topics[k.Topic] = k.TopicID
+	}
+	return topics, nil
 }
 
 func (r *runner) key(p connector.Found) state.PartitionKey {
 	in := r.doc.Load().Source
-	k := state.PartitionKey{Kind: in.Kind(), Topic: p.Topic, TopicID: p.TopicID, Broker: p.Broker, Source: p.Num}
-	if in.Kafka != nil {
-		k.Connection = in.Kafka.Connection
-	}
-	return k
+	return state.PartitionKey{Kind: in.Kind(), Connection: in.Connection(), Topic: p.Topic, TopicID: p.TopicID, Broker: p.Broker, Source: p.Num}
 }
 
 // lastEnds are the ends of partitions as last seen.

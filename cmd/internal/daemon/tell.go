@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace-io/millrace/runtime/delivery"
@@ -14,7 +13,6 @@ import (
 	"github.com/millrace-io/millrace/runtime/delivery/verdict"
 	"github.com/millrace-io/millrace/runtime/expr"
 	"github.com/millrace-io/millrace/runtime/flow"
-	"github.com/millrace-io/millrace/runtime/pipeline"
 	"github.com/millrace-io/millrace/runtime/record"
 )
 
@@ -143,38 +141,6 @@ func (x *httpException) push(ctx context.Context, e *record.Entry) error {
 	return errors.New(x.hidden.Text(messageOf(record.AsError(err))))
 }
 
-// maxUnanswered is how many records an exception may have given to a topic that
-// has not answered: while its brokers are away they stay in memory.
-const maxUnanswered = 64
-
-// topicException is the push of an exception to a topic.
-type topicException struct {
-	sink       pipeline.Sink
-	unanswered atomic.Int64
-}
-
-// push waits for the topic no longer than ctx; a record that it has given up
-// may still be written.
-func (x *topicException) push(ctx context.Context, e *record.Entry) error {
-	if x.unanswered.Add(1) > maxUnanswered {
-		x.unanswered.Add(-1)
-		return fmt.Errorf("skipped: the topic has not answered %d others", maxUnanswered)
-	}
-	done := make(chan error, 1) // its one answer
-	rec := e.Input
-	rec.Headers = pipeline.AsideHeaders(e)
-	x.sink.Deliver(ctx, []record.Record{rec}, func(_ int, err error) {
-		x.unanswered.Add(-1)
-		done <- err
-	})
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return errCutOff
-	}
-}
-
 // exceptions makes the exceptions of a flow, whose connections o closes.
 func (p *parts) exceptions(o *outlets, f *flow.Flow, id delivery.Identity) ([]exception, error) {
 	var out []exception
@@ -194,14 +160,14 @@ func (p *parts) exceptions(o *outlets, f *flow.Flow, id delivery.Identity) ([]ex
 				return nil, err
 			}
 			x.push = (&httpException{h}).push
-		case push.Kafka != nil:
-			s, err := p.kafkaSink(o, f, push)
+		case push.Kafka != nil || push.RocketMQ != nil:
+			t, err := p.topicException(o, f, push)
 			if err != nil {
 				return nil, err
 			}
-			x.push = (&topicException{sink: s}).push
+			x.push = t.push
 		default:
-			return nil, record.Errorf(record.Config, "%s: it pushes to neither HTTP nor Kafka", x.id)
+			return nil, record.Errorf(record.Config, "%s: it pushes to neither HTTP nor a topic", x.id)
 		}
 		out = append(out, x)
 	}

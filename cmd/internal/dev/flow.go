@@ -1,6 +1,7 @@
 package dev
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,13 +57,17 @@ func generated(plugin, path, broker, suffix string) *layout {
 		project: flow.DefaultProject, name: name, file: "flow.yaml", paths: []string{path}, feed: sourceTopic, alone: true,
 		text: fmt.Sprintf("flow: v1\nname: %s\nlabels: { %s: %s }\nsource: kafka://%s/%s\nstages:\n  - map: %s\n  - push: kafka://%s/%s\n",
 			strconv.Quote(name), generatedLabel, generatedBy, connectionName, sourceTopic, strconv.Quote(path), connectionName, sinkTopic),
-		connections: []api.PutConnection{brokerConnection(connectionName, broker)},
+		connections: []api.PutConnection{brokerConnection(connectionName, broker, nil)},
 	}
 }
 
-// brokerConnection is a connection to the dev broker.
-func brokerConnection(name, broker string) api.PutConnection {
-	return api.PutConnection{File: "flowctl dev", Document: fmt.Sprintf("connection: v1\nname: %s\nkafka: { brokers: [%s] }\n", strconv.Quote(name), strconv.Quote(broker))}
+// brokerConnection is a connection to the dev broker; registry may be nil.
+func brokerConnection(name, broker string, registry *flow.Registry) api.PutConnection {
+	kafka := "brokers: [" + strconv.Quote(broker) + "]"
+	if b, err := json.Marshal(registry); err == nil && registry != nil {
+		kafka += ", registry: " + string(b) // whose fields are the document's
+	}
+	return api.PutConnection{File: "flowctl dev", Document: fmt.Sprintf("connection: v1\nname: %s\nkafka: { %s }\n", strconv.Quote(name), kafka)}
 }
 
 // findFlow is the file with the flow of a folder; empty if there is none.
@@ -166,7 +171,7 @@ func (l *layout) connect(f *flow.Flow, dir, broker string, getenv func(string) s
 		return err
 	}
 	replaced := []string{connectionName}
-	l.connections = append(l.connections, brokerConnection(connectionName, broker))
+	l.connections = append(l.connections, brokerConnection(connectionName, broker, nil))
 	for _, name := range f.Connections() {
 		if _, ok := flow.Anonymous(name); ok {
 			l.notes = append(l.notes, fmt.Sprintf("%s is not the dev broker: the flow uses it as it is", name))
@@ -176,7 +181,11 @@ func (l *layout) connect(f *flow.Flow, dir, broker string, getenv func(string) s
 		switch {
 		case slices.Contains(replaced, name):
 		case slices.Contains(kafka, name):
-			l.connections = append(l.connections, brokerConnection(name, broker))
+			var registry *flow.Registry
+			if d != nil && d.Connection.Kafka != nil {
+				registry = d.Connection.Kafka.Registry
+			}
+			l.connections = append(l.connections, brokerConnection(name, broker, registry))
 			replaced = append(replaced, name)
 		case d != nil:
 			env := map[string]string{}
@@ -190,7 +199,7 @@ func (l *layout) connect(f *flow.Flow, dir, broker string, getenv func(string) s
 	if len(replaced) > 1 {
 		l.notes = append(l.notes, fmt.Sprintf("connection %s is the dev broker here", strings.Join(replaced[1:], ", ")))
 	}
-	if k := f.Source.Kafka; k != nil && slices.Contains(replaced, k.Connection) {
+	if k := f.Source.Kafka; k != nil && len(k.Topics) > 0 && slices.Contains(replaced, k.Connection) {
 		l.feed = k.Topics[0]
 	}
 	return nil

@@ -177,7 +177,7 @@ func TestConfigurationReachesTheNode(t *testing.T) {
 	h = newHarness(&fakeNode{err: errors.New("over")}, nil)
 	h.run(t.Context(), []string{"run"})
 	h.got.Logger = nil
-	want = daemon.Config{Dir: "data", Listen: "127.0.0.1:7070", Version: Version, WindowBytes: 256 << 20, PluginMemoryBytes: 64 << 20, Fuel: 1_200_000, FetchMaxBytes: 8 << 20, SpillRate: 2000, SpillBytes: 1 << 30}
+	want = daemon.Config{Dir: "data", Listen: "127.0.0.1:7070", Version: Version, WindowBytes: 256 << 20, PluginMemoryBytes: 64 << 20, Fuel: 1_200_000, FetchMaxBytes: 2 << 20, SpillRate: 2000, SpillBytes: 1 << 30}
 	if !reflect.DeepEqual(h.got, want) {
 		t.Errorf("defaults: got %+v, want %+v", h.got, want)
 	}
