@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/millrace-io/millrace/cluster/node"
 	"github.com/millrace-io/millrace/cluster/state"
+	"github.com/millrace-io/millrace/cmd/bench/arena"
 	"github.com/millrace-io/millrace/cmd/internal/api"
 )
 
@@ -77,6 +79,7 @@ func quantile(v []float64, q float64) float64 {
 
 // benchStart measures a node's start and memory.
 func benchStart(ctx context.Context, o options) ([]row, error) {
+	under := o // the load on the real broker
 	o.partitions, o.n = 64, 20_000
 	w, err := newWorld(ctx, o)
 	if w != nil {
@@ -133,12 +136,38 @@ func benchStart(ctx context.Context, o options) ([]row, error) {
 			return nil, err
 		}
 	}
-	return []row{
+	rows := []row{
 		{figure: "start on an empty folder to ready, median of 5", value: fmt.Sprintf("%.0f ms", median(fresh))},
 		atMost("start on kept data to ready, median of 5", median(kept), 1500, " ms"),
 		{figure: "RSS idle", value: fmt.Sprintf("%.0f MiB", median(rss))},
 		atMost("RSS after 20,000 records through 64 partitions", busy, 250, " MiB"),
-	}, nil
+	}
+	loaded, err := benchMemory(ctx, under)
+	if errors.Is(err, arena.ErrNoBroker) {
+		return append(rows, row{figure: "RSS under load", value: "left out: " + err.Error()}), nil
+	}
+	return append(rows, loaded...), err
+}
+
+// benchMemory is the most memory that a node takes while the order flow works
+// through 64 partitions of the real broker, as fast as it can.
+func benchMemory(ctx context.Context, o options) ([]row, error) {
+	o.contestants, o.partitions = "node-rust", 64
+	picked, done, err := built(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	w, err := realWorld(ctx, arena.Kafka, o)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	f, err := w.Run(ctx, picked[0], nil)
+	if err != nil {
+		return nil, err
+	}
+	return []row{atMost(fmt.Sprintf("RSS at its highest, %d records through 64 partitions of the real broker", o.n), f.PeakMiB, 250, " MiB")}, nil
 }
 
 // timedStart starts a node and returns the ms until it was ready.

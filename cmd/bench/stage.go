@@ -266,7 +266,12 @@ func (b *bench) small() error {
 // without it: a sandbox always counts.
 func (b *bench) fuel() error {
 	const name = "order stage, Rust, the guest alone: with fuel / without"
-	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkFuelOrders$", "github.com/millrace-io/millrace/plugins/rewrite")
+	root, err := repository()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkFuelOrders$", "./plugins/rewrite")
+	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: go test: %w\n%s", name, err, out)
