@@ -9,5 +9,6 @@
 //
 //	MILLRACE_FAULT_SEED=N   repeats the moments and places of an earlier run, which prints its seed
 //	MILLRACE_FAULT_LONG=1   a dead target stays dead for a minute
+//	MILLRACE_FAULT_KAFKA=N  so many faults of real Kafkas instead of 15
 //	MILLRACE_FAULT_KEEP=1   keeps data folders and logs of tests that pass; those that fail always keep them
 package faulttest

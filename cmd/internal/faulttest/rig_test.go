@@ -40,23 +40,42 @@ type rig struct {
 	nodeAddr string
 	node     *process
 	client   *api.Client
+	// rest is how long nothing may be written before what a killed node had sent
+	// is taken to have arrived; at least 50 ms.
+	rest time.Duration
 	// The source and the output have a broker each, so that one can be in
 	// trouble while the other is not.
 	source, output *broker
 	watched        *watermarks
 }
 
-// broker is an embedded Kafka.
+// broker is a Kafka: an embedded one, or a real one.
 type broker struct {
-	*process
+	program
 	name   string
-	addr   string
+	addr   string // for the test itself
 	client *kgo.Client
+}
+
+// program is a broker's life.
+type program interface {
+	kill()
+	signal(t *testing.T, s syscall.Signal)
+	alive() bool
+	tail() string
 }
 
 // newRig starts the brokers; the node is started by run. Programs are those with
 // the race detector if the test itself has it, unless plain.
 func newRig(t *testing.T, plain bool) *rig {
+	t.Helper()
+	r := newNode(t, plain)
+	r.source, r.output = r.newBroker("source"), r.newBroker("output")
+	return r
+}
+
+// newNode is a rig without brokers.
+func newNode(t *testing.T, plain bool) *rig {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs real processes for seconds")
@@ -71,7 +90,6 @@ func newRig(t *testing.T, plain bool) *rig {
 	}
 	t.Cleanup(r.report)
 	r.client = api.NewClient(r.nodeAddr)
-	r.source, r.output = r.newBroker("source"), r.newBroker("output")
 	return r
 }
 
@@ -111,13 +129,14 @@ func (r *rig) newBroker(name string) *broker {
 // startBroker starts a life of a broker.
 func (r *rig) startBroker(b *broker) {
 	r.t.Helper()
-	b.process = start(r.t, "the broker of the "+b.name, filepath.Join(r.dir, b.name+".log"), r.flowctl, "broker",
+	what := "the broker of the " + b.name
+	b.program = start(r.t, what, filepath.Join(r.dir, b.name+".log"), r.flowctl, "broker",
 		"--listen", b.addr, "--dir", filepath.Join(r.dir, b.name), "--partitions", strconv.Itoa(partitions))
 	cl := newClient(r.t, b.addr)
 	defer cl.Close()
-	await(r.t, 20*time.Second, b.process.name, func() (bool, string) {
+	await(r.t, 20*time.Second, what, func() (bool, string) {
 		if !b.alive() {
-			r.t.Fatalf("%s ended: %s", b.process.name, b.tail())
+			r.t.Fatalf("%s ended: %s", what, b.tail())
 		}
 		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
 		defer cancel()
@@ -262,7 +281,7 @@ func (r *rig) ends(b *broker, topic string) offsets {
 // still take in what a dead client had sent.
 func (r *rig) restingEnds(b *broker, topic string) offsets {
 	r.t.Helper()
-	return r.endsAtRest(b, topic, 50*time.Millisecond)
+	return r.endsAtRest(b, topic, max(r.rest, 50*time.Millisecond))
 }
 
 // endsAtRest waits until nothing was written to a topic for a while.

@@ -76,8 +76,10 @@ func tells(in *flow.Flow) map[string]bool {
 func records(in *flow.Flow, given []record.Record) []record.Record {
 	topic := "test"
 	switch {
-	case in.Source.Kafka != nil:
+	case in.Source.Kafka != nil && len(in.Source.Kafka.Topics) > 0:
 		topic = in.Source.Kafka.Topics[0]
+	case in.Source.RocketMQ != nil:
+		topic = in.Source.RocketMQ.Topic
 	case in.Source.Stream != nil:
 		topic = "-"
 	}
