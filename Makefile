@@ -23,11 +23,12 @@ BENCH := cmd/bench
 # Everything: what `check` checks, and all tests with the race detector. The
 # second line is what is too slow with it: part of the spec tests, thirty
 # kills instead of twelve, a guest in Go, and rounds of hostile guests that put
-# back 64 MiB each time.
+# back 64 MiB each time; the third counts what is allocated.
 test: check brokers-prepare
 	$(GO) test -race -timeout 20m -skip '^($(KIT_TESTS))$$' ./...
 	@for m in $(GO_MODULES) $(BENCH); do (cd $$m && GOWORK=off $(GO) test -race ./...) || exit 1; done
 	$(GO) test -timeout 20m ./plugins/rewrite ./plugins/plugintest/guests ./plugins/plugintest/hostile ./cmd/internal/faulttest
+	$(GO) test -run TestMemoryOfARecord ./cmd/internal/daemon
 
 # Under a minute, for daily work.
 test-fast:

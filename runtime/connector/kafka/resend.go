@@ -33,7 +33,7 @@ func (s *Sink) send(sl *slot) {
 }
 
 // again lets a record that the client gave up be produced anew after a while.
-func (s *Sink) again(sl *slot) {
+func (s *Sink) again(sl *slot, why error) {
 	sl.tries++
 	from := sl.from
 	s.mu.Lock()
@@ -44,7 +44,7 @@ func (s *Sink) again(sl *slot) {
 		if s.life.Err() != nil {
 			wait = 0
 		}
-		s.cfg.Logger.Warn("records are produced again", "topic", s.cfg.Topic, "attempt", sl.tries+1)
+		s.cfg.Logger.Warn("records are produced again", "topic", s.cfg.Topic, "attempt", sl.tries+1, "err", why)
 		h = &held{timer: time.AfterFunc(wait, func() { s.resume(from) })}
 		if s.held == nil {
 			s.held = map[int32]*held{}

@@ -136,6 +136,10 @@ func NewSink(cfg SinkConfig) (*Sink, error) {
 		kgo.ProducerBatchMaxBytes(cfg.MaxBatchBytes),
 		kgo.MaxBufferedRecords(math.MaxInt32), // windows bound what is under way
 		kgo.AllowIdempotentProduceCancellation(),
+		// A producer that has lost its place asks for a new one as long as it takes:
+		// the client would give up all records of the partition, and their order.
+		kgo.RequestRetries(math.MaxInt32),
+		kgo.RetryTimeout(0),
 		kgo.WithHooks(&s.progress),
 	)...)
 	if err != nil {
@@ -238,7 +242,7 @@ func (s *Sink) answered(r *kgo.Record, err error) {
 	if err != nil {
 		err = s.classify(r, err)
 		if e := record.AsError(err); e.Class.Transient() && !errors.Is(err, context.Canceled) {
-			s.again(sl)
+			s.again(sl, err)
 			return
 		}
 	}
