@@ -295,3 +295,24 @@ func TestDeliveryChangesInARunningFlow(t *testing.T) {
 	}
 	accounted(t, d, "push")
 }
+
+// The lag of a flow whose brokers are away is not known: what it was when they
+// went is not told as what it is.
+func TestLagWhileBrokersAreAway(t *testing.T) {
+	broker := startBroker(t)
+	d, _ := life(t, t.TempDir())
+	connect(t, d, broker.Addr())
+	feed(t, kafkaClient(t, broker.Addr()), "in", "k", "v")
+	mustPut(t, d, &api.PutFlow{Document: "flow: v1\nname: lagging\nsource: kafka://main/in\nstages:\n  - push: { file: { path: " + t.TempDir() + "/out } }\n"})
+	poll(t, "the lag to be known", func() (bool, string) {
+		f := status(t, d, "lagging")
+		return f.Lag == 0 && f.Partitions[0].End >= 0, fmt.Sprint(f.Lag)
+	})
+	if err := broker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the lag to be unknown", func() (bool, string) {
+		f := status(t, d, "lagging")
+		return f.Lag == -1 && f.Partitions[0].End == -1 && f.Problem != "", fmt.Sprintf("lag %d, problem %q", f.Lag, f.Problem)
+	})
+}

@@ -69,6 +69,7 @@ type runner struct {
 	trouble  string                     // guarded by mu; why it does not run
 	stale    string                     // guarded by mu; why the newest deployment is not taken up
 	ends     map[record.Partition]int64 // guarded by mu; ends of partitions, as last seen
+	looked   time.Time                  // guarded by mu; when that was
 	bound    []boundPlugin              // guarded by mu; of the newest stages
 	outgoing []outgoing                 // guarded by mu; of older ones
 	skewed   map[uint32]bool            // guarded by mu; partitions with entries from a clock that was set back
@@ -328,7 +329,7 @@ func (r *runner) look(ctx context.Context, src source) {
 		return // the source's Problem says why
 	}
 	r.mu.Lock()
-	r.ends = ends
+	r.ends, r.looked = ends, time.Now()
 	r.mu.Unlock()
 }
 
@@ -395,9 +396,18 @@ func (r *runner) key(p connector.Found) state.PartitionKey {
 	return state.PartitionKey{Kind: in.Kind(), Connection: in.Connection(), Topic: p.Topic, TopicID: p.TopicID, Broker: p.Broker, Source: p.Num}
 }
 
-// lastEnds are the ends of partitions as last seen.
+// staleAfter is how old the ends of partitions may be, which are looked at each
+// second: with older ones the lag of a flow whose brokers are away would be
+// that of the moment when they went.
+const staleAfter = 5 * time.Second
+
+// lastEnds are the ends of partitions as last seen, nil if that is too long
+// ago.
 func (r *runner) lastEnds() map[record.Partition]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if time.Since(r.looked) > staleAfter {
+		return nil
+	}
 	return maps.Clone(r.ends)
 }
