@@ -25,16 +25,11 @@ const (
 // by hand, one after the other, and measures how long each takes to come out.
 func benchLatency(ctx context.Context, o options) ([]table, error) {
 	o.contestants = base + ",node-rust"
-	picked, done, err := built(ctx, o)
+	picked, w, done, err := meet(ctx, arena.Kafka, o)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	w, err := realWorld(ctx, arena.Kafka, o)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
 	var rows []row
 	for _, c := range picked {
 		t, err := delays(ctx, w, c)

@@ -153,16 +153,11 @@ func benchStart(ctx context.Context, o options) ([]row, error) {
 // through 64 partitions of the real broker, as fast as it can.
 func benchMemory(ctx context.Context, o options) ([]row, error) {
 	o.contestants, o.partitions = "node-rust", 64
-	picked, done, err := built(ctx, o)
+	picked, w, done, err := meet(ctx, arena.Kafka, o)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	w, err := realWorld(ctx, arena.Kafka, o)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
 	f, err := w.Run(ctx, picked[0], nil)
 	if err != nil {
 		return nil, err

@@ -21,21 +21,31 @@ const (
 // benchPeers lets Millrace and what people use today do the same work on the
 // same real broker.
 func benchPeers(ctx context.Context, o options) ([]table, error) {
-	all, done, err := built(ctx, o)
+	all, w, done, err := meet(ctx, arena.Kafka, o)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	w, err := realWorld(ctx, arena.Kafka, o)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
 	series, err := arena.Compete(ctx, w, all, o.rounds, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
 	return []table{peerTable(series), rowTable(peerBars(series))}, nil
+}
+
+// meet brings the contestants that o picks and a real broker together; done
+// ends both.
+func meet(ctx context.Context, kind arena.Kind, o options) (picked []arena.Contestant, w *arena.World, done func(), err error) {
+	o.kind = kind
+	picked, remove, err := built(ctx, o)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if w, err = realWorld(ctx, kind, o); err != nil {
+		remove()
+		return nil, nil, nil, err
+	}
+	return picked, w, func() { w.Close(); remove() }, nil
 }
 
 // realWorld is a real broker with a topic of o.n order events.
@@ -79,17 +89,11 @@ func built(ctx context.Context, o options) (picked []arena.Contestant, done func
 // benchRocketMQ lets Millrace and a loop by hand do the same work on the same
 // real RocketMQ.
 func benchRocketMQ(ctx context.Context, o options) ([]table, error) {
-	o.kind = arena.RocketMQ
-	all, done, err := built(ctx, o)
+	all, w, done, err := meet(ctx, arena.RocketMQ, o)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	w, err := realWorld(ctx, arena.RocketMQ, o)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
 	series, err := arena.Compete(ctx, w, all, o.rounds, os.Stderr)
 	if err != nil {
 		return nil, err
