@@ -156,10 +156,11 @@ func TestPartnerInTrouble(t *testing.T) {
 	for range kills {
 		memory := r.sampleMemory()
 		pass(t.Context(), between(rng, 800*time.Millisecond, 5*time.Second))
-		at = append(at, r.die())
+		d := r.die()
 		now, highest := memory()
 		most = max(most, now, highest)
-		r.run()
+		r.rise(&d)
+		at = append(at, d)
 	}
 	<-produced
 	memory := r.sampleMemory()

@@ -158,7 +158,7 @@ func TestOneBadKey(t *testing.T) {
 	r.settled("partner", "orders", 30*time.Second)
 	killed := r.die()
 	p.SetCalm(true) // every item is accepted from now on
-	r.run()
+	r.rise(&killed)
 	r.quiet("partner", time.Minute)
 	p.judgePlain(t, records, []death{killed})
 }

@@ -34,15 +34,22 @@ func kindOf(number int) kind {
 	return toArrive
 }
 
-// death is a kill of the node: asked for, and done.
-type death struct{ asked, gone time.Time }
+// death is a kill of the node: when it was asked for, and when the next life
+// was ready. What arrives between the two may be the dead one's, on its way in
+// sockets.
+type death struct{ asked, back time.Time }
 
 // die kills the node.
 func (r *rig) die() death {
 	d := death{asked: time.Now()}
 	r.node.kill()
-	d.gone = time.Now()
 	return d
+}
+
+// rise starts the life after a death.
+func (r *rig) rise(d *death) {
+	r.run()
+	d.back = time.Now()
 }
 
 // arrival is what a partner saw of an order.
@@ -199,7 +206,7 @@ func (p *partner) judge(filed []failure, kills []death) *judged {
 		}
 		if a.times > 1 {
 			j.repeated++
-			if !slices.ContainsFunc(kills, func(k death) bool { return !k.gone.Before(a.first) && !k.asked.After(a.again) }) {
+			if !slices.ContainsFunc(kills, func(k death) bool { return !k.back.Before(a.first) && !k.asked.After(a.again) }) {
 				j.unexplained++
 				j.example("order %d was applied %d times, at %s and %s, and no kill lies between: %v", n, a.times, a.first.Format(time.StampMilli), a.again.Format(time.StampMilli), a.requests)
 			}
